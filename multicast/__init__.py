@@ -1,0 +1,55 @@
+"""UDP multicast for Python at full rate: the public names and the version.
+
+Owns nothing but these names; everything lives in `multicast.skt`, the door to both backends.
+Must hold no logic.
+"""
+
+__version__ = "0.1.0"
+
+import socket
+
+from . import skt
+from .skt import (
+    BACKEND,
+    BACKEND_REASON,
+    Batch,
+    Interface,
+    Receiver,
+    Sender,
+    Stats,
+    endSocket,
+    genSocket,
+    interfaces,
+    join_group,
+    leave_group,
+    open_receiver,
+    open_sender,
+    set_multicast_interface,
+    set_multicast_loopback,
+    set_multicast_ttl,
+    set_receive_buffer,
+)
+
+__all__ = [
+    "BACKEND",
+    "BACKEND_REASON",
+    "Batch",
+    "Interface",
+    "Receiver",
+    "Sender",
+    "Stats",
+    "__version__",
+    "endSocket",
+    "genSocket",
+    "interfaces",
+    "join_group",
+    "leave_group",
+    "open_receiver",
+    "open_sender",
+    "set_multicast_interface",
+    "set_multicast_loopback",
+    "set_multicast_ttl",
+    "set_receive_buffer",
+    "skt",
+    "socket",
+]

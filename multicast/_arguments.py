@@ -1,0 +1,168 @@
+"""What callers may pass: addresses, sockets, sizes, times. Checked here once, for the door and for both backends.
+
+Owns the rules for arguments and the words of their errors. Must not make a system call.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import operator
+import socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+    from typing import SupportsFloat, SupportsIndex, TypeAlias
+
+    AddressLike: TypeAlias = str | IPv4Address | IPv6Address
+
+MAX_BATCH_SIZE = 1024  # UIO_MAXIOV: what sendmmsg(2) takes; recvmmsg(2) has no limit of its own, so this is fairness
+MAX_DATAGRAM_SIZE = 65_535  # more than any UDP payload: 65,507 bytes over IPv4, 65,527 over IPv6
+MAX_TIMEOUT = 1_000_000_000  # seconds, some 31 years: what is longer is None, or a mistake
+_CACHE_LINE = 64
+
+
+class Address:
+    """An IPv4 or IPv6 address: its family, its bytes in network order, its text, and its zone, if it had one."""
+
+    __slots__ = ("family", "packed", "text", "zone")
+
+    def __init__(self, family: socket.AddressFamily, packed: bytes, text: str, zone: str | None) -> None:
+        self.family, self.packed, self.text, self.zone = family, packed, text, zone
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def is_multicast(self) -> bool:
+        """Whether it is a group: 224.0.0.0/4 (RFC 1112) or ff00::/8 (RFC 4291)."""
+        return self.packed[0] >> 4 == 0xE if self.family == socket.AF_INET else self.packed[0] == 0xFF
+
+    @property
+    def needs_zone(self) -> bool:
+        """Whether it means another group on every interface or link: IPv6 scopes 1 and 2 (RFC 4291, section 2.7)."""
+        return self.family == socket.AF_INET6 and self.is_multicast and self.packed[1] & 0x0F in (1, 2)
+
+    @property
+    def is_host(self) -> bool:
+        """Whether it can be the address of one host: no group, not all zeros, not the IPv4 broadcast address."""
+        return not self.is_multicast and any(self.packed) and self.packed != b"\xff\xff\xff\xff"
+
+
+def parse_address(value: object) -> Address | None:
+    """Return the address that a text or an `ipaddress` object is; None if it is neither."""
+    text = value if isinstance(value, str) else str(value) if hasattr(value, "packed") else ""
+    bare, _, zone = text.partition("%")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            packed = socket.inet_pton(family, bare)
+        except (OSError, ValueError):  # no such address; a NUL or a surrogate in the text
+            continue
+        if "%" in text and (family == socket.AF_INET or not zone):
+            return None
+        return Address(family, packed, text, zone or None)
+    return None
+
+
+def address(value: object, operation: str, what: str) -> Address:
+    """Return the address, or raise TypeError or ValueError that says which argument is none."""
+    if not isinstance(value, str) and not hasattr(value, "packed"):
+        raise TypeError(f"{operation}: {what} is an IPv4 or IPv6 address as text or ipaddress object, not {value!r}")
+    parsed = parse_address(value)
+    if parsed is None:
+        raise ValueError(f"{operation}: {value!r} is no IPv4 or IPv6 address (as {what})")
+    return parsed
+
+
+def group_address(value: object, operation: str) -> Address:
+    """Return a group's address."""
+    group = address(value, operation, "group")
+    if not group.is_multicast:
+        raise ValueError(f"{operation}: {group} is no multicast group (224.0.0.0/4 or ff00::/8)")
+    return group
+
+
+def source_address(value: object, group: Address, operation: str) -> Address:
+    """Return the address of a source of `group`, of the same family."""
+    source = address(value, operation, "source")
+    if source.family != group.family:
+        raise ValueError(f"{operation}: source {source} and group {group} are of different families")
+    if not source.is_host:
+        raise ValueError(f"{operation}: {source} is no host's address, so it can't be a source of {group}")
+    return source
+
+
+def whole(value: SupportsIndex, operation: str, what: str, low: int, high: int) -> int:
+    """Return an integer within `low` and `high`."""
+    if isinstance(value, bool):
+        raise TypeError(f"{operation}: {what} is an integer from {low} to {high}, not {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{operation}: {what} is an integer from {low} to {high}, not {value!r}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{operation}: {what} is an integer from {low} to {high}, not {number}")
+    return number
+
+
+def timeout_ns(value: SupportsFloat | None, operation: str) -> int:
+    """Return a timeout in ns, rounded up so that waiting never ends early; -1 for None, to wait without end."""
+    if value is None:
+        return -1
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{operation}: timeout is a number of seconds or None, not {value!r}")
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{operation}: timeout is a number of seconds or None, not {value!r}") from None
+    except OverflowError:
+        seconds = math.inf
+    if not 0 <= seconds <= MAX_TIMEOUT:  # NaN is within no bounds either
+        raise ValueError(f"{operation}: timeout is None or from 0 to {MAX_TIMEOUT} seconds, not {value!r}")
+    return math.ceil(seconds * 1e9)
+
+
+def open_socket(sock: object, operation: str) -> socket.socket:
+    """Return the socket if it is one and it is open."""
+    if not isinstance(sock, socket.socket):
+        raise TypeError(f"{operation}: sock is a socket.socket, not {sock!r}")
+    if sock.fileno() < 0:
+        raise OSError(errno.EBADF, f"{operation}: the socket is closed")
+    return sock
+
+
+def datagram_socket(sock: object, operation: str) -> socket.socket:
+    """Return the socket if it is open and carries datagrams."""
+    checked = open_socket(sock, operation)
+    if checked.type != socket.SOCK_DGRAM:
+        raise ValueError(f"{operation}: the socket is {checked.type!r}, not SOCK_DGRAM")
+    return checked
+
+
+def multicast_socket(sock: object, operation: str) -> socket.socket:
+    """Return the socket if it is open, carries datagrams, and is of a family that has multicast."""
+    checked = datagram_socket(sock, operation)
+    if checked.family not in (socket.AF_INET, socket.AF_INET6):
+        raise ValueError(f"{operation}: the socket is {checked.family!r}, not AF_INET or AF_INET6")
+    return checked
+
+
+def batch_size(value: SupportsIndex, operation: str) -> int:
+    """Return how many datagrams one batch holds at most."""
+    return whole(value, operation, "batch_size", 1, MAX_BATCH_SIZE)
+
+
+def datagram_size(value: SupportsIndex, operation: str) -> int:
+    """Return how many bytes of a datagram are kept."""
+    return whole(value, operation, "datagram_size", 1, MAX_DATAGRAM_SIZE)
+
+
+def max_blocks(value: SupportsIndex | None, operation: str) -> int:
+    """Return how many blocks a receiver may have; 0 for None, no limit."""
+    return 0 if value is None else whole(value, operation, "max_blocks", 1, 1_000_000)
+
+
+def slot_size(datagram_size: int) -> int:
+    """Return the distance from one slot of a block to the next: whole cache lines, the same on both backends."""
+    return -(-datagram_size // _CACHE_LINE) * _CACHE_LINE

@@ -1,0 +1,67 @@
+/* What differs between systems' headers and builds of CPython. The only #ifdef of the project.
+ *
+ * Owns stand-ins for what may be missing. Must not keep state, and must not pretend: what the system
+ * lacks gives the system's own error.
+ */
+#ifndef MULTICAST_COMPAT_H
+#define MULTICAST_COMPAT_H
+
+#include <Python.h>
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+/* Options that older C libraries don't name; a kernel without them answers ENOPROTOOPT. */
+#ifndef IP_MULTICAST_ALL
+#define IP_MULTICAST_ALL 49
+#endif
+#ifndef IPV6_MULTICAST_ALL
+#define IPV6_MULTICAST_ALL 29
+#endif
+#ifndef SO_MEMINFO
+#define SO_MEMINFO 55
+#endif
+
+/* Where in SO_MEMINFO the drops are: SK_MEMINFO_DROPS of linux/sock_diag.h, which has no libc counterpart. */
+enum { MULTICAST_MEMINFO_DROPS = 8, MULTICAST_MEMINFO_WORDS = 9 };
+
+/* A new read-only memoryview of `length` bytes at `offset` of what `source` exports (bytes, in one dimension).
+ * `source` is the exporter or a memoryview of it; either way the exporter lives as long as the result.
+ */
+static inline PyObject *multicast_view(PyObject *source, Py_ssize_t offset, Py_ssize_t length) {
+    PyObject *view = PyMemoryView_FromObject(source);
+#ifdef Py_LIMITED_API
+    if (view != NULL) {
+        PyObject *slice = PySequence_GetSlice(view, offset, offset + length);
+        Py_DECREF(view);
+        view = slice;
+    }
+#else
+    if (view != NULL) {
+        /* The view is ours alone until we return it, and its Py_buffer is its own copy: narrowing it here is what
+         * slicing does, without a second memoryview. */
+        Py_buffer *buffer = PyMemoryView_GET_BUFFER(view);
+        buffer->buf = (char *)buffer->buf + offset;
+        buffer->len = length;
+        buffer->shape[0] = length;
+    }
+#endif
+    return view;
+}
+
+/* Faults planted in builds that prove that a sanitizer sees this extension; in every other build, nothing.
+ * `end` is one past a block of slots.
+ */
+static inline void multicast_plant_fault(char *end) {
+#if defined(MULTICAST_PLANT_OVERFLOW)
+    *(volatile char *)end = 1;
+#elif defined(MULTICAST_PLANT_UNDEFINED)
+    volatile int shift = 32 + (end == NULL);
+    volatile int undefined = 1 << shift;
+    (void)undefined;
+#else
+    (void)end;
+#endif
+}
+
+#endif

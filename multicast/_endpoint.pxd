@@ -1,0 +1,106 @@
+"""A descriptor to wait on that another thread may close: how calls come in, wait, are woken, and leave.
+
+Owns two descriptors and one word of state. Must not touch Python objects: callers turn what it returns into exceptions.
+"""
+
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from multicast._libc cimport *
+
+cdef struct Endpoint:
+    int fd           # a duplicate of the socket's: closing the socket object can't take it away from a call
+    int wake         # an eventfd; readable once the endpoint is closed
+    uint32_t state   # atomic: CLOSED, plus EXCLUSIVE or SHARED for each call inside
+
+cdef enum:
+    # Whoever brings the state to CLOSED alone, the closer or the last call to leave, closes the descriptors. Until
+    # then their numbers are ours, so no call can meet a stranger's socket behind them.
+    CLOSED = 1
+    EXCLUSIVE = 2    # a call that uses the endpoint's memory: one at a time
+    SHARED = 4       # the unit in which all others are counted
+
+cdef enum Entry:
+    ENTERED
+    ENDED            # the endpoint is closed
+    TAKEN            # another call is inside with EXCLUSIVE
+
+
+cdef inline int64_t monotonic_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef inline void endpoint_init(Endpoint *endpoint) noexcept nogil:
+    endpoint.fd = endpoint.wake = -1
+    endpoint.state = CLOSED
+
+
+cdef inline void endpoint_release(Endpoint *endpoint) noexcept nogil:
+    """Close the descriptors. Linux frees a number even where close(2) fails: there is nothing to try again."""
+    if endpoint.fd >= 0:
+        close(endpoint.fd)
+    if endpoint.wake >= 0:
+        close(endpoint.wake)
+    endpoint.fd = endpoint.wake = -1
+
+
+cdef inline int endpoint_open(Endpoint *endpoint, int fd) noexcept nogil:
+    """Open on a duplicate of `fd`: 0, or -errno if the system refuses."""
+    endpoint.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)
+    if endpoint.fd < 0:
+        return -errno
+    endpoint.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
+    if endpoint.wake < 0:
+        return -errno
+    endpoint.state = 0
+    return 0
+
+
+cdef inline bint endpoint_closed(Endpoint *endpoint) noexcept nogil:
+    return atomic_load_word(&endpoint.state, __ATOMIC_ACQUIRE) & CLOSED
+
+
+cdef inline Entry endpoint_enter(Endpoint *endpoint, uint32_t claim) noexcept nogil:
+    cdef uint32_t old = atomic_load_word(&endpoint.state, __ATOMIC_ACQUIRE)
+    while not old & CLOSED:
+        if old & claim & EXCLUSIVE:
+            return TAKEN
+        if atomic_swap_word(&endpoint.state, &old, old + claim, False, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE):
+            return ENTERED
+    return ENDED
+
+
+cdef inline bint endpoint_leave(Endpoint *endpoint, uint32_t claim) noexcept nogil:
+    """Leave; true if the endpoint was closed meanwhile and the caller, as the last one inside, has to release it."""
+    return atomic_sub_word(&endpoint.state, claim, __ATOMIC_ACQ_REL) == CLOSED + claim
+
+
+cdef inline void endpoint_close(Endpoint *endpoint) noexcept nogil:
+    """Let nobody in any more and wake who waits; by a call that is inside itself, which then leaves."""
+    cdef uint64_t one = 1
+    atomic_or_word(&endpoint.state, CLOSED, __ATOMIC_ACQ_REL)
+    write(endpoint.wake, &one, sizeof(one))
+
+
+cdef inline int endpoint_poll(Endpoint *endpoint, short events, int64_t deadline, short *found) noexcept nogil:
+    """Wait for `events`, the close or the deadline (monotonic ns; -1: none).
+
+    Returns how many descriptors are ready, 0 after the deadline, never before; or -errno.
+    """
+    cdef pollfd fds[2]
+    cdef timespec rest
+    cdef int64_t left
+    cdef int n
+    fds[0].fd, fds[0].events, fds[0].revents = endpoint.fd, events, 0
+    fds[1].fd, fds[1].events, fds[1].revents = endpoint.wake, POLLIN, 0
+    if deadline < 0:
+        n = ppoll(fds, 2, NULL, NULL)
+    else:
+        left = deadline - monotonic_ns()
+        left = left if left > 0 else 0
+        rest.tv_sec, rest.tv_nsec = left // 1000000000, left % 1000000000
+        n = ppoll(fds, 2, &rest, NULL)
+    found[0] = fds[0].revents
+    return n if n >= 0 else -errno

@@ -1,0 +1,127 @@
+"""What goes wrong, in words: every exception that both backends and the door raise on the system's behalf.
+
+Owns the words, so that they are the same whichever backend is in force. Must not raise: callers do.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def closed(operation: str) -> OSError:
+    """`close()` came before this call, or while it waited."""
+    return OSError(errno.EBADF, f"{operation}: already closed")
+
+
+def busy(operation: str) -> RuntimeError:
+    """One thread at a time may use the memory of a receiver or a sender."""
+    return RuntimeError(f"{operation}: another thread is in this call; one at a time")
+
+
+def forked(operation: str) -> RuntimeError:
+    """After os.fork() parent and child share the socket's queue: each datagram would reach only one of them."""
+    return RuntimeError(f"{operation}: opened before os.fork(), by another process; open one in this process")
+
+
+def would_block(operation: str) -> BlockingIOError:
+    """Nothing was ready and timeout is 0."""
+    return BlockingIOError(errno.EAGAIN, f"{operation}: nothing is ready and timeout is 0")
+
+
+def timed_out(operation: str, seconds: float) -> TimeoutError:
+    """Nothing came in time."""
+    return TimeoutError(errno.ETIMEDOUT, f"{operation}: nothing came within {seconds:g} s")
+
+
+def shut_down(operation: str) -> OSError:
+    """The socket was shut down for reading: nothing can come any more."""
+    return OSError(errno.ESHUTDOWN, f"{operation}: the socket was shut down for reading")
+
+
+def error_queue(operation: str) -> OSError:
+    """Poll reports an error that no receive and no SO_ERROR explains: a message on the error queue."""
+    return OSError(
+        errno.ENOMSG,
+        f"{operation}: the socket's error queue holds messages (IP_RECVERR or transmit timestamps); "
+        "read them with recvmsg(..., MSG_ERRQUEUE), or switch that option off",
+    )
+
+
+def no_block(operation: str, blocks: int) -> BufferError:
+    """Every block is held and `max_blocks` forbids another."""
+    return BufferError(
+        f"{operation}: all {blocks} blocks are held by batches or views (max_blocks={blocks}); "
+        "let some go, or keep bytes(view) instead of view"
+    )
+
+
+def not_connected(operation: str) -> ValueError:
+    """A Sender's socket must know where to send to."""
+    return ValueError(f"{operation}: the socket is not connected; connect it to the group, or use open_sender")
+
+
+def system(error: OSError, doing: str, hint: str = "") -> OSError:
+    """Return `error` with its errno, saying what was being done, and a hint."""
+    number = error.errno or 0
+    return OSError(number, f"{doing}: {os.strerror(number)}{hint}")
+
+
+def no_interface(doing: str, wanted: object, names: Iterable[str]) -> OSError:
+    """There is no such interface."""
+    return OSError(errno.ENODEV, f"{doing}: no interface {wanted!r} (there are: {', '.join(names)})")
+
+
+def membership_hint(number: int, *, joining: bool, named: bool, source: bool, ipv6: bool) -> str:
+    """Say what a refused join or leave most often means."""
+    if number == errno.ENODEV and not named:
+        return "; no interface was named, and no route leads to the group"
+    if number == errno.EADDRINUSE:
+        return "; this socket has joined it already"
+    if number == errno.EADDRNOTAVAIL:
+        if not joining:
+            return "; this socket has not joined it" + (" from this source" if source else "")
+        return "; joined from this source already" if source else ""
+    if number == errno.EINVAL:
+        return "; this socket has joined the group in the other mode (any source, or named sources)"
+    if number in (errno.ENOBUFS, errno.ENOMEM) and sys.platform == "linux":
+        names = ["net.core.optmem_max"]
+        if not ipv6:
+            names.insert(0, "net.ipv4.igmp_max_msf" if source else "net.ipv4.igmp_max_memberships")
+        elif source:
+            names.insert(0, "net.ipv6.mld_max_msf")
+        return "; a limit was reached: " + " or ".join(f"{name} ({_sysctl(name)})" for name in names)
+    return ""
+
+
+def _sysctl(name: str) -> str:
+    try:
+        with open("/proc/sys/" + name.replace(".", "/"), encoding="ascii") as file:
+            return f"now {file.read().strip()}"
+    except OSError:
+        return "not readable here"
+
+
+def bind_hint(error: OSError) -> str:
+    """Say what a refused bind most often means."""
+    if error.errno == errno.EADDRINUSE:
+        return "; another socket has this port, and one of the two was opened not to share it (exclusive=True)"
+    return ""
+
+
+def clamped(requested: int, granted: int) -> str:
+    """Say that the kernel granted a smaller receive buffer, and what to do about it."""
+    return (
+        f"set_receive_buffer: asked for {requested} bytes, granted {granted}: net.core.rmem_max limits it "
+        f"({_sysctl('net.core.rmem_max')}). As root: sysctl -w net.core.rmem_max={requested}"
+    )
+
+
+def no_own_address(doing: str, wanted: object) -> OSError:
+    """No interface has the address by which one was meant."""
+    return OSError(errno.EADDRNOTAVAIL, f"{doing}: no interface has the address {wanted}")

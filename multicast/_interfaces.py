@@ -1,0 +1,233 @@
+"""The host's network interfaces: listing them, and finding the one that a caller means.
+
+Owns how the system is asked: rtnetlink(7) on Linux, getifaddrs(3) elsewhere. Must not keep what it was told, since
+interfaces come and go.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import socket
+import struct
+import sys
+
+from . import _arguments, _errors
+from ._values import Interface
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeAlias
+
+    InterfaceLike: TypeAlias = str | int | _arguments.AddressLike | Interface | None
+    Link: TypeAlias = tuple[str, int, int, str | None]  # name, index, flags, an own address
+
+_IFF_UP, _IFF_LOOPBACK = 0x1, 0x8  # the same on every system that has getifaddrs
+_IFF_MULTICAST = 0x1000 if sys.platform == "linux" else 0x8000
+
+
+def interfaces() -> list[Interface]:
+    """Return this host's interfaces by rising index, each with its addresses and flags.
+
+    Raises OSError. On Windows interfaces have no addresses here, and their flags are not known to be set.
+    """
+    if sys.platform == "linux":
+        rows = _netlink_links()
+    elif sys.platform == "win32":
+        rows = [(name, index, 0, None) for index, name in socket.if_nameindex()]
+    else:
+        rows = getifaddrs_links()
+    found: dict[int, tuple[str, int, list[str]]] = {}
+    for name, index, flags, address in rows:
+        addresses = found.setdefault(index, (name, flags, []))[2]
+        if address is not None:
+            addresses.append(address)
+    return [
+        Interface(
+            name=name,
+            index=index,
+            addresses=tuple(addresses),
+            up=bool(flags & _IFF_UP),
+            multicast=bool(flags & _IFF_MULTICAST),
+            loopback=bool(flags & _IFF_LOOPBACK),
+        )
+        for index, (name, flags, addresses) in sorted(found.items())
+    ]
+
+
+def interface_index(interface: InterfaceLike, doing: str, *, gone: bool = False) -> int:
+    """Return the index of the interface meant, 0 for None: the kernel's choice.
+
+    - gone: whether an index may be that of an interface which exists no more: it can be left, not joined
+
+    Raises TypeError, ValueError, and OSError: ENODEV where there is no such interface, EADDRNOTAVAIL where no interface
+    has that address.
+    """
+    if interface is None:
+        return 0
+    if isinstance(interface, Interface):
+        return _checked(interface.index, interface.name, doing)
+    if isinstance(interface, str):
+        address = _arguments.parse_address(interface)
+        if address is None:
+            return _checked(None, interface, doing)
+    elif hasattr(interface, "packed"):
+        address = _arguments.address(interface, doing, "interface")
+    else:
+        index = _index(interface, doing)
+        return index if gone else _checked(index, None, doing)
+    for each in interfaces():
+        if any(_same(own, address) for own in each.addresses):
+            return each.index
+    raise _errors.no_own_address(doing, interface)
+
+
+def interface_name(index: int) -> str:
+    """Return how to call an interface in an error, also one that has gone."""
+    try:
+        return f"{socket.if_indextoname(index)} (index {index})"
+    except OSError:
+        return f"index {index}"
+
+
+def _index(value: object, doing: str) -> int:
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = None
+    if number is None:
+        raise TypeError(
+            f"{doing}: interface is a name, an index, one of the interface's own addresses, an Interface or None, "
+            f"not {value!r}"
+        )
+    if not 0 < number < 2**31:
+        raise ValueError(f"{doing}: an interface's index is an integer from 1 to {2**31 - 1}, not {number}")
+    return number
+
+
+def _checked(index: int | None, name: str | None, doing: str) -> int:
+    """Return the index if the system still has such an interface; an Interface must still be the one it names."""
+    names = dict(socket.if_nameindex())
+    if index is None:
+        index = next((each for each, known in names.items() if known == name), None)
+    if index is None or index not in names or (name is not None and names[index] != name):
+        raise _errors.no_interface(doing, name if name is not None else index, names.values())
+    return index
+
+
+def _same(own: str, wanted: _arguments.Address) -> bool:
+    address = _arguments.parse_address(own)
+    return address is not None and address.packed == wanted.packed
+
+
+# Linux: rtnetlink(7). Messages are a header (length, type, flags, sequence, port), a struct, then attributes.
+
+_RTM_GETLINK, _RTM_GETADDR, _RTM_NEWLINK, _RTM_NEWADDR = 18, 22, 16, 20
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL = 3, 1, 2
+_HEADER = struct.Struct("=IHHII")
+_IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+_IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_ATTRIBUTE = struct.Struct("=HH")
+
+
+def _netlink_links() -> list[Link]:
+    rows: list[Link] = []
+    links: dict[int, tuple[str, int]] = {}
+    for payload in _netlink_dump(_RTM_GETLINK, _RTM_NEWLINK):
+        _, _, index, flags, _ = _IFINFOMSG.unpack_from(payload)
+        attributes = _attributes(payload[_IFINFOMSG.size :])
+        name = os.fsdecode(attributes[_IFLA_IFNAME].rstrip(b"\0"))
+        links[index] = (name, flags)
+        rows.append((name, index, flags, None))
+    for payload in _netlink_dump(_RTM_GETADDR, _RTM_NEWADDR):
+        family, _, _, _, index = _IFADDRMSG.unpack_from(payload)
+        attributes = _attributes(payload[_IFADDRMSG.size :])
+        packed = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)  # on a tunnel, ADDRESS is the other end's
+        if packed and index in links and family in (socket.AF_INET, socket.AF_INET6):
+            name, flags = links[index]
+            rows.append((name, index, flags, socket.inet_ntop(family, packed)))
+    return rows
+
+
+def _netlink_dump(request: int, answer: int) -> Iterator[bytes]:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.sendto(_HEADER.pack(_HEADER.size + 4, request, _REQUEST_DUMP, 1, 0) + bytes(4), (0, 0))
+        while True:
+            data = netlink.recv(1 << 18)
+            while data:
+                length, kind, _, _, _ = _HEADER.unpack_from(data)
+                if kind == _NLMSG_DONE:
+                    return
+                payload = data[_HEADER.size : length]
+                if kind == _NLMSG_ERROR:
+                    number = -struct.unpack_from("=i", payload)[0]
+                    raise OSError(number, f"interfaces: {os.strerror(number)}")
+                if kind == answer:
+                    yield payload
+                data = data[_aligned(length) :]
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found = {}
+    while len(data) >= _ATTRIBUTE.size:
+        length, kind = _ATTRIBUTE.unpack_from(data)
+        if length < _ATTRIBUTE.size:
+            break
+        found[kind] = data[_ATTRIBUTE.size : length]
+        data = data[_aligned(length) :]
+    return found
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3
+
+
+# Elsewhere: getifaddrs(3). Its list looks the same on Linux, where the tests hold it against rtnetlink.
+
+
+def getifaddrs_links() -> list[Link]:
+    """List interfaces and their addresses through the C library."""
+    import ctypes
+
+    class IfAddrs(ctypes.Structure):
+        pass
+
+    IfAddrs._fields_ = [
+        ("next", ctypes.POINTER(IfAddrs)),
+        ("name", ctypes.c_char_p),
+        ("flags", ctypes.c_uint),
+        ("address", ctypes.POINTER(ctypes.c_ubyte)),
+    ]
+    libc = ctypes.CDLL(None, use_errno=True)
+    first = ctypes.POINTER(IfAddrs)()
+    if libc.getifaddrs(ctypes.byref(first)) < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"interfaces: {os.strerror(number)}")
+    indexes = {name: index for index, name in socket.if_nameindex()}
+    rows: list[Link] = []
+    try:
+        each = first
+        while each:
+            name = os.fsdecode(each.contents.name)
+            if name in indexes:  # not one that went meanwhile
+                rows.append((name, indexes[name], each.contents.flags, _sockaddr_text(each.contents.address)))
+            each = each.contents.next
+    finally:
+        libc.freeifaddrs(first)
+    return rows
+
+
+def _sockaddr_text(address: object) -> str | None:
+    """Return the address in a `struct sockaddr *`, if it is an IPv4 or IPv6 one."""
+    if not address:
+        return None
+    # BSD's begins with its length and then the family, Linux's with the family in two bytes.
+    family = address[0] if sys.platform == "linux" else address[1]  # type: ignore[index]
+    if family == socket.AF_INET:
+        return socket.inet_ntop(family, bytes(address[4:8]))  # type: ignore[index]
+    if family == socket.AF_INET6:
+        return socket.inet_ntop(family, bytes(address[8:24]))  # type: ignore[index]
+    return None

@@ -1,0 +1,110 @@
+"""One batch through recvmmsg(2) or sendmmsg(2), and what stands in where a sandbox denies those calls.
+
+Owns the flags that reach the kernel. Must not wait, touch Python objects, or lose an error.
+"""
+
+from libc.errno cimport EAGAIN, ENOSYS, EPERM, errno
+from libc.stdint cimport uint32_t, uint64_t
+
+from multicast._blocks cimport *
+from multicast._libc cimport *
+
+cdef enum Calls:
+    UNTRIED = 0   # recvmmsg and sendmmsg have not failed yet
+    DENIED = 1    # they do not exist for this process: its seccomp policy answers ENOSYS or EPERM
+
+cdef struct Totals:
+    uint64_t datagrams  # each atomic: written by the one consumer, read by any thread
+    uint64_t bytes
+    uint64_t batches
+    uint64_t truncated
+
+
+cdef inline bint mmsg_denied(uint32_t *calls, int error) noexcept nogil:
+    """Whether an error means that the call itself is denied: then remember, and do without from now on."""
+    if (error == ENOSYS or error == EPERM) and recvmmsg(-1, NULL, 0, 0, NULL) < 0:
+        if errno == ENOSYS or errno == EPERM:
+            atomic_or_word(calls, DENIED, __ATOMIC_RELAXED)
+            return True
+    return False
+
+
+cdef inline int receive_batch(
+        int fd, Block *block, int size, uint32_t *calls, int *late_error) noexcept nogil:
+    """Receive up to `size` datagrams that are there: how many, or -errno; it never waits.
+
+    The only flags are MSG_DONTWAIT, since recvmmsg's own timeout is broken by design (its BUGS), and MSG_TRUNC, which
+    makes the kernel tell the real length of a datagram; `account` cuts that to the slot. `late_error` keeps what the
+    stand-in met after part of a batch, as the kernel does for recvmmsg.
+    """
+    cdef int n = 0
+    cdef int error = late_error[0]
+    cdef ssize_t length = 0
+    if error:
+        late_error[0] = 0
+        return -error
+    if not atomic_load_word(calls, __ATOMIC_RELAXED):
+        n = recvmmsg(fd, block.headers, size, MSG_DONTWAIT | MSG_TRUNC, NULL)
+        if n >= 0:
+            return n
+        error = errno
+        if not mmsg_denied(calls, error):
+            return -error
+        n = 0
+    while n < size:
+        length = recvmsg(fd, &block.headers[n].msg_hdr, MSG_DONTWAIT | MSG_TRUNC)
+        if length < 0:
+            break
+        block.headers[n].msg_len = <unsigned int> length
+        n += 1
+    error = errno if length < 0 else 0
+    if n == 0:
+        return -error
+    if error != EAGAIN:
+        late_error[0] = error
+    return n
+
+
+cdef inline void account(const Pool *pool, Block *block, int n, Totals *totals) noexcept nogil:
+    """Fill the columns of n datagrams, arm their headers again, and count them."""
+    cdef mmsghdr *header
+    cdef uint32_t length
+    cdef uint64_t size = 0, cut = 0
+    cdef int i
+    for i in range(n):
+        header = &block.headers[i]
+        length = header.msg_len
+        block.real_lengths[i] = length
+        block.truncated[i] = (header.msg_hdr.msg_flags & MSG_TRUNC) != 0
+        cut += block.truncated[i]
+        if length > pool.datagram_size:
+            length = pool.datagram_size
+        block.lengths[i] = length
+        size += length
+        header.msg_hdr.msg_namelen = 0
+        header.msg_hdr.msg_controllen = 0
+        header.msg_hdr.msg_flags = 0
+    atomic_store_count(&totals.datagrams, totals.datagrams + n, __ATOMIC_RELAXED)
+    atomic_store_count(&totals.bytes, totals.bytes + size, __ATOMIC_RELAXED)
+    atomic_store_count(&totals.batches, totals.batches + 1, __ATOMIC_RELAXED)
+    atomic_store_count(&totals.truncated, totals.truncated + cut, __ATOMIC_RELAXED)
+    multicast_plant_fault(block.slots + <size_t> pool.batch_size * pool.slot_size)
+
+
+cdef inline int send_messages(int fd, mmsghdr *headers, int size, uint32_t *calls) noexcept nogil:
+    """Send up to `size` messages: how many went, or -errno if none did; it never waits.
+
+    What stopped it after some is met again by whoever sends the rest (sendmmsg(2), NOTES).
+    """
+    cdef int n, error
+    if not atomic_load_word(calls, __ATOMIC_RELAXED):
+        n = sendmmsg(fd, headers, size, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if n >= 0:
+            return n
+        error = errno
+        if not mmsg_denied(calls, error):
+            return -error
+    n = 0
+    while n < size and sendmsg(fd, &headers[n].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0:
+        n += 1
+    return n if n > 0 else -errno

@@ -1,0 +1,84 @@
+"""Socket options through the kernel's own structs. Each returns 0 or more, or -errno.
+
+Owns how an option is packed. Must not touch Python objects: an address is a pointer to its bytes in network order.
+"""
+
+from libc.errno cimport EPERM, errno
+from libc.stdint cimport uint32_t
+from libc.string cimport memcpy, memset
+
+from multicast._libc cimport *
+
+
+cdef inline int option_set(int fd, int level, int name, const void *value, socklen_t size) noexcept nogil:
+    return 0 if setsockopt(fd, level, name, value, size) == 0 else -errno
+
+
+cdef inline int option_set_int(int fd, int family, int ipv4_name, int ipv6_name, int value) noexcept nogil:
+    """One of the options that both families have, each under its own name."""
+    if family == AF_INET:
+        return option_set(fd, IPPROTO_IP, ipv4_name, &value, sizeof(value))
+    return option_set(fd, IPPROTO_IPV6, ipv6_name, &value, sizeof(value))
+
+
+cdef inline void option_fill(sockaddr_storage *where, int family, const char *packed) noexcept nogil:
+    if family == AF_INET:
+        memcpy(&(<sockaddr_in *> where).sin_addr, packed, 4)
+    else:
+        memcpy(&(<sockaddr_in6 *> where).sin6_addr, packed, 16)
+    where.ss_family = <unsigned short> family
+
+
+cdef inline int option_membership(
+        int fd, int family, int any_source, int one_source,
+        const char *group, uint32_t index, const char *source) noexcept nogil:
+    """MCAST_JOIN_GROUP and its kin (RFC 3678, section 5): the same structs for both families, by interface index."""
+    cdef group_req request
+    cdef group_source_req source_request
+    cdef int level = IPPROTO_IP if family == AF_INET else IPPROTO_IPV6
+    if source == NULL:
+        memset(&request, 0, sizeof(request))
+        request.gr_interface = index
+        option_fill(&request.gr_group, family, group)
+        return option_set(fd, level, any_source, &request, sizeof(request))
+    memset(&source_request, 0, sizeof(source_request))
+    source_request.gsr_interface = index
+    option_fill(&source_request.gsr_group, family, group)
+    option_fill(&source_request.gsr_source, family, source)
+    return option_set(fd, level, one_source, &source_request, sizeof(source_request))
+
+
+cdef inline int option_multicast_interface(int fd, int family, uint32_t index) noexcept nogil:
+    cdef ip_mreqn request
+    cdef int index6 = <int> index
+    if family != AF_INET:
+        return option_set(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, &index6, sizeof(index6))
+    memset(&request, 0, sizeof(request))
+    request.imr_ifindex = <int> index
+    return option_set(fd, IPPROTO_IP, IP_MULTICAST_IF, &request, sizeof(request))
+
+
+cdef inline int option_receive_buffer(int fd) noexcept nogil:
+    """Bytes granted, in the unit in which they are asked for: the kernel doubles that for its own use (socket(7))."""
+    cdef int size = 0
+    cdef socklen_t length = sizeof(size)
+    return size // 2 if getsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, &length) == 0 else -errno
+
+
+cdef inline int option_set_receive_buffer(int fd, int size) noexcept nogil:
+    """Past net.core.rmem_max where this process may (CAP_NET_ADMIN), else as far as that allows: bytes granted."""
+    cdef int result = option_set(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof(size))
+    if result == -EPERM:
+        result = option_set(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size))
+    return result if result < 0 else option_receive_buffer(fd)
+
+
+cdef inline int option_drops(int fd, uint32_t *drops) noexcept nogil:
+    """Datagrams that the kernel dropped for this socket: SO_MEMINFO, for which no datagram is needed."""
+    cdef uint32_t words[MULTICAST_MEMINFO_WORDS]
+    cdef socklen_t length = sizeof(words)
+    memset(words, 0, sizeof(words))
+    if getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &length) < 0:
+        return -errno
+    drops[0] = words[MULTICAST_MEMINFO_DROPS]
+    return 0

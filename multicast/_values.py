@@ -1,0 +1,97 @@
+"""The values that calls return: an interface, a receiver's counters.
+
+Owns their fields and how they print and compare. Must not ask the system for anything.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Value:
+    """Named fields, fixed when made; two with the same fields are equal."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def __init__(self, **fields: Any) -> None:
+        if fields.keys() != set(self.__slots__):
+            raise TypeError(f"{type(self).__name__} takes exactly the fields {', '.join(self.__slots__)}")
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as a new dict, in their order."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is fixed: {name} can't be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is fixed: {name} can't be deleted")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.as_dict())
+
+    def __eq__(self, other: object) -> bool:
+        return self.as_dict() == other.as_dict() if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.as_dict().values()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.as_dict().items())
+        return f"{type(self).__name__}({fields})"
+
+
+def _restore(kind: type[Value], fields: dict[str, Any]) -> Value:
+    return kind(**fields)
+
+
+class Interface(Value):
+    """A network interface of this host, as the kernel listed it when `interfaces()` was called.
+
+    - name, index: what the kernel calls it; multicast groups are joined by the index
+    - addresses: its own addresses as text, IPv4 and IPv6, without zones
+    - up, multicast, loopback: its flags IFF_UP, IFF_MULTICAST, IFF_LOOPBACK (netdevice(7))
+    """
+
+    __slots__ = ("name", "index", "addresses", "up", "multicast", "loopback")  # noqa: RUF023 - the order they print in
+    name: str
+    index: int
+    addresses: tuple[str, ...]
+    up: bool
+    multicast: bool
+    loopback: bool
+
+
+class Stats(Value):
+    """What a receiver has counted since it was opened; after `close()`, how it ended.
+
+    - datagrams, bytes, batches: delivered by `recv_batch` (bytes: of payload, as far as delivered)
+    - truncated: how many of the datagrams were longer than `datagram_size`
+    - drops: datagrams that the kernel dropped for this socket since it was made, most often because its buffer was
+      full (SO_MEMINFO, Linux); None where the system does not tell
+    - receive_buffer: bytes the socket's receive buffer holds, in the unit in which it is asked for
+    - blocks: blocks of slots in existence; blocks_in_use: those that a batch or a view still holds
+    """
+
+    __slots__ = (  # noqa: RUF023 - the order they print in
+        "datagrams",
+        "bytes",
+        "batches",
+        "truncated",
+        "drops",
+        "receive_buffer",
+        "blocks",
+        "blocks_in_use",
+    )
+    datagrams: int
+    bytes: int
+    batches: int
+    truncated: int
+    drops: int | None
+    receive_buffer: int
+    blocks: int
+    blocks_in_use: int

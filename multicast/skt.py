@@ -1,0 +1,447 @@
+"""The door: multicast sockets from either backend, under one contract.
+
+Owns the choice of the backend (the only place that has it), the checks on the way in and the words of what fails.
+Must not make a system call that a backend could make, nor stand between a user and a batch.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+
+from . import __version__, _arguments, _errors
+from ._interfaces import interface_index, interface_name, interfaces
+from ._values import Interface, Stats
+
+TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+    from typing import SupportsFloat, SupportsIndex
+
+    from ._arguments import AddressLike
+    from ._interfaces import InterfaceLike
+
+__module__ = __name__
+
+__all__ = [
+    "BACKEND",
+    "BACKEND_REASON",
+    "Batch",
+    "Interface",
+    "Receiver",
+    "Sender",
+    "Stats",
+    "endSocket",
+    "genSocket",
+    "interfaces",
+    "join_group",
+    "leave_group",
+    "open_receiver",
+    "open_sender",
+    "set_multicast_interface",
+    "set_multicast_loopback",
+    "set_multicast_ttl",
+    "set_receive_buffer",
+]
+
+
+# The backend -------------------------------------------------------------------------------------------------------
+
+# What a backend has to have. One that lacks a name fails here, when it is imported, and not in somebody's loop.
+_BACKEND_NAMES = (
+    "VERSION",
+    "Batch",
+    "Receiver",
+    "Sender",
+    "join_group",
+    "kernel_drops",
+    "leave_group",
+    "limit_to_joined",
+    "set_multicast_interface",
+    "set_multicast_loopback",
+    "set_multicast_ttl",
+    "set_receive_buffer",
+)
+
+
+def _checked(backend: ModuleType) -> None:
+    """Refuse an extension that another version of the package left behind."""
+    missing = [name for name in _BACKEND_NAMES if not hasattr(backend, name)]
+    version = getattr(backend, "VERSION", None)
+    if missing or version != __version__:
+        found = f"lacks {', '.join(missing)}" if missing else f"is of version {version}, the package of {__version__}"
+        raise ImportError(
+            f"the extension {backend.__file__} is stale: it {found}. Build it again (pip install multicast-skt), "
+            "or set MULTICAST_BACKEND=stdlib to do without it",
+            name=backend.__name__,
+            path=backend.__file__,
+        )
+
+
+def _why_missing() -> str:
+    if sys.platform != "linux":
+        return f"the native backend is for Linux, this is {sys.platform}"
+    here = os.path.dirname(__file__)
+    others = sorted(name for name in os.listdir(here) if name.startswith("_skt.") and name.endswith(".so"))
+    wanted = f"{sys.implementation.cache_tag} on {os.uname().machine}"
+    there = f"only {', '.join(others)} is there" if others else "it was not built when the package was installed"
+    return f"no extension multicast._skt for {wanted}: {there}"
+
+
+_choice = os.environ.get("MULTICAST_BACKEND") or "auto"
+if _choice not in ("auto", "native", "stdlib"):
+    raise ImportError(f"MULTICAST_BACKEND={_choice!r}: use auto, native or stdlib")
+
+BACKEND = "stdlib"
+BACKEND_REASON = "MULTICAST_BACKEND=stdlib"
+if _choice != "stdlib":
+    try:
+        import multicast._skt as _extension  # type: ignore[import-not-found,unused-ignore]
+    except ModuleNotFoundError as _error:
+        # Only this may end on the other backend. An extension that is there and does not load is an error, as it is.
+        if _error.name != "multicast._skt":
+            raise
+        BACKEND_REASON = _why_missing()
+        if _choice == "native":
+            raise ImportError(f"MULTICAST_BACKEND=native: {BACKEND_REASON}", name="multicast._skt") from None
+    else:
+        _checked(_extension)
+        BACKEND, BACKEND_REASON = "native", f"MULTICAST_BACKEND={_choice}, and the extension is there"
+
+if TYPE_CHECKING or BACKEND == "stdlib":
+    from . import _skt_py as _backend
+else:
+    _backend = _extension
+
+Batch = _backend.Batch
+Receiver = _backend.Receiver
+Sender = _backend.Sender
+
+_said: set[str] = set()
+
+
+def _say_once(text: str, key: str, stacklevel: int) -> None:
+    if key not in _said:
+        _said.add(key)
+        import warnings
+
+        warnings.warn(text, RuntimeWarning, stacklevel=stacklevel + 1)
+
+
+if BACKEND == "stdlib" and _choice == "auto" and sys.platform == "linux":
+
+    def _notice() -> None:
+        _say_once(
+            f"receiving through the standard library, one system call a datagram: {BACKEND_REASON}. "
+            "MULTICAST_BACKEND=stdlib accepts that without this warning",
+            "fallback",
+            stacklevel=3,
+        )
+
+    _backend.notice = _notice
+
+
+# The names that the specification fixes ----------------------------------------------------------------------------
+
+
+def genSocket() -> socket.socket:
+    """Return a new unbound UDP socket over IPv4, ready to be bound and joined.
+
+    Address reuse is on (several processes of a host receive the same group), multicast TTL is 1 (RFC 1112), and where
+    the system has it, only groups joined on this very socket are delivered (IP_MULTICAST_ALL off, ip(7)).
+    Raises OSError.
+    """
+    return _new_socket(socket.AF_INET, reuse=True)
+
+
+def endSocket(sock: object = None) -> None:
+    """Close a socket; on None, on one that is closed already and on what is no socket, do nothing."""
+    if isinstance(sock, socket.socket):
+        sock.close()
+
+
+def _new_socket(family: socket.AddressFamily, *, reuse: bool) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    try:
+        if reuse:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sys.platform not in ("linux", "win32"):  # the BSDs share a multicast port by this one
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        _backend.set_multicast_ttl(sock, 1)
+        _backend.limit_to_joined(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+# Verbs on any socket -----------------------------------------------------------------------------------------------
+
+
+def join_group(
+    sock: socket.socket, group: AddressLike, interface: InterfaceLike = None, source: AddressLike | None = None
+) -> None:
+    """Join a multicast group: from any source, or with `source` from that one alone (IGMPv3, MLDv2; RFC 3678).
+
+    - sock: a UDP socket of the group's family. Each source of a group is joined by a call of its own.
+    - group, source: addresses as text or `ipaddress` objects; a zone, as in ff02::1%eth0, names the interface
+    - interface: its name, index, one of its own addresses, an `Interface`, or None: the one the route to the group
+      leads to. It is joined by index; groups of IPv6 scope 1 and 2 need one.
+
+    Raises TypeError or ValueError for arguments that can't be, and OSError with the errno of what failed: ENODEV (no
+    such interface, or no route), EADDRINUSE (joined already), EADDRNOTAVAIL (no interface has that address), EINVAL
+    (joined in the other mode), ENOBUFS (a limit, which is named).
+    """
+    _member("join_group", sock, group, interface, source)
+
+
+def leave_group(
+    sock: socket.socket, group: AddressLike, interface: InterfaceLike = None, source: AddressLike | None = None
+) -> None:
+    """Leave a group, or one source of it; the arguments are those that it was joined with.
+
+    Leaving the last source leaves the group. An interface that has gone can still be left by its index.
+    Raises as `join_group` does; EADDRNOTAVAIL: not joined.
+    """
+    _member("leave_group", sock, group, interface, source)
+
+
+def _member(
+    operation: str, sock: socket.socket, group: AddressLike, interface: InterfaceLike, source: AddressLike | None
+) -> None:
+    checked = _arguments.multicast_socket(sock, operation)
+    address = _arguments.group_address(group, operation)
+    origin = None if source is None else _arguments.source_address(source, address, operation)
+    doing = f"{operation} {address}" + ("" if origin is None else f" from {origin}")
+    if address.family != checked.family:
+        raise ValueError(f"{doing}: the socket is {checked.family.name}")
+    joining = operation == "join_group"
+    index = _zoned_index(address, interface, doing, gone=not joining)
+    if index:
+        doing = f"{doing} on {interface_name(index)}"
+    member = _backend.join_group if joining else _backend.leave_group
+    try:
+        member(checked, address.packed, index, None if origin is None else origin.packed)
+    except OSError as error:
+        raise _errors.system(
+            error,
+            doing,
+            _errors.membership_hint(
+                error.errno or 0,
+                joining=joining,
+                named=bool(index),
+                source=origin is not None,
+                ipv6=address.family == socket.AF_INET6,
+            ),
+        ) from None
+
+
+def _zoned_index(address: _arguments.Address, interface: InterfaceLike, doing: str, *, gone: bool = False) -> int:
+    """Return the index of the interface that a group is meant on, which its zone may name, too."""
+    index = interface_index(interface, doing, gone=gone)
+    if address.zone is not None:
+        zone = interface_index(int(address.zone) if address.zone.isdecimal() else address.zone, doing, gone=gone)
+        if index not in (0, zone):
+            raise ValueError(f"{doing}: the group's zone and the interface {interface!r} are not the same")
+        index = zone
+    if not index and address.needs_zone:
+        raise ValueError(f"{doing}: such a group is another on every interface (RFC 4291, 2.7): name the interface")
+    return index
+
+
+def set_multicast_interface(sock: socket.socket, interface: InterfaceLike) -> None:
+    """Send this socket's multicast through an interface; None: back to what the route says.
+
+    Raises TypeError, ValueError, and OSError (ENODEV, EADDRNOTAVAIL: there is no such interface).
+    """
+    doing = "set_multicast_interface"
+    checked = _arguments.multicast_socket(sock, doing)
+    index = interface_index(interface, doing)
+    try:
+        _backend.set_multicast_interface(checked, index)
+    except OSError as error:
+        raise _errors.system(error, f"{doing} {interface_name(index) if index else None}") from None
+
+
+def set_multicast_ttl(sock: socket.socket, ttl: SupportsIndex) -> None:
+    """Set how many hops this socket's multicast may go: 0 stays in this host, 1 in this network (RFC 1112, 6.1).
+
+    - ttl: 0 to 255; over IPv6 it is the hop limit
+
+    Raises TypeError, ValueError, and OSError.
+    """
+    doing = "set_multicast_ttl"
+    checked = _arguments.multicast_socket(sock, doing)
+    hops = _arguments.whole(ttl, doing, "ttl", 0, 255)
+    try:
+        _backend.set_multicast_ttl(checked, hops)
+    except OSError as error:
+        raise _errors.system(error, f"{doing} {hops}") from None
+
+
+def set_multicast_loopback(sock: socket.socket, enabled: bool) -> None:
+    """Say whether receivers on this host get what this socket multicasts (RFC 1112, 6.1; on Linux the sender decides).
+
+    Raises TypeError, ValueError, and OSError.
+    """
+    doing = "set_multicast_loopback"
+    checked = _arguments.multicast_socket(sock, doing)
+    if enabled not in (True, False):
+        raise TypeError(f"{doing}: enabled is True or False, not {enabled!r}")
+    try:
+        _backend.set_multicast_loopback(checked, bool(enabled))
+    except OSError as error:
+        raise _errors.system(error, f"{doing} {enabled}") from None
+
+
+def set_receive_buffer(sock: socket.socket, nbytes: SupportsIndex) -> int:
+    """Ask for a receive buffer and return what the kernel granted, both in bytes (SO_RCVBUF, socket(7)).
+
+    Where this process may (CAP_NET_ADMIN), the limit net.core.rmem_max is passed (SO_RCVBUFFORCE). Where less is
+    granted than was asked for, a RuntimeWarning says so, once a process. The kernel charges a datagram with more than
+    its payload, so the buffer holds fewer than the division promises.
+    Raises TypeError, ValueError, and OSError.
+    """
+    doing = "set_receive_buffer"
+    checked = _arguments.open_socket(sock, doing)
+    requested = _arguments.whole(nbytes, doing, "nbytes", 1, 2**31 - 1)
+    try:
+        granted = _backend.set_receive_buffer(checked, requested)
+    except OSError as error:
+        raise _errors.system(error, f"{doing} {requested}") from None
+    if granted < requested:
+        _say_once(_errors.clamped(requested, granted), "clamped", stacklevel=3)
+    return granted
+
+
+# From nothing to receiving -----------------------------------------------------------------------------------------
+
+
+def open_receiver(
+    group: AddressLike | Iterable[AddressLike],
+    port: SupportsIndex,
+    *,
+    interface: InterfaceLike = None,
+    source: AddressLike | Iterable[AddressLike] | None = None,
+    batch_size: SupportsIndex = 64,
+    datagram_size: SupportsIndex = 2048,
+    receive_buffer: SupportsIndex | None = None,
+    timeout: SupportsFloat | None = None,
+    max_blocks: SupportsIndex | None = None,
+    exclusive: bool = False,
+) -> _backend.Receiver:
+    """Open a socket, join, and return a `Receiver` of the group's datagrams.
+
+    - group: one group, or several of one family, all received on the same port
+    - port: 1 to 65535
+    - interface: as in `join_group`
+    - source: only datagrams from this host, or from these, whatever the group; None: from any
+    - receive_buffer: bytes to ask the kernel for (`set_receive_buffer`); None: the system's default
+    - exclusive: refuse to share the port. Otherwise several processes can receive the same group, each a copy of every
+      datagram, and so can any other user of this host
+    - batch_size, datagram_size, timeout, max_blocks: as in `Receiver`
+
+    The socket delivers only the groups joined here, also when other sockets of this host joined more. With one group
+    it is bound to that group, so unicast to the port does not reach it. Everything is undone if a step fails.
+    Raises TypeError or ValueError for arguments that can't be, and OSError as `join_group` does and for the port
+    (EADDRINUSE: somebody has it and one of you does not share).
+    """
+    operation = "open_receiver"
+    groups = [_arguments.group_address(each, operation) for each in _several(group)]
+    if not groups:
+        raise ValueError(f"{operation}: no group was named")
+    if len({each.family for each in groups}) > 1:
+        raise ValueError(f"{operation}: the groups {', '.join(map(str, groups))} are of different families")
+    sources = [] if source is None else list(_several(source))
+    if source is not None and not sources:
+        raise ValueError(f"{operation}: no source was named; None is for any")
+    for each in sources:
+        _arguments.source_address(each, groups[0], operation)
+    number = _arguments.whole(port, operation, "port", 1, 65_535)
+    if exclusive not in (True, False):
+        raise TypeError(f"{operation}: exclusive is True or False, not {exclusive!r}")
+    one_group = f"{operation} {groups[0]}"
+    index = _zoned_index(groups[0], interface, one_group)
+
+    sock = _new_socket(groups[0].family, reuse=not exclusive)
+    try:
+        if receive_buffer is not None:
+            set_receive_buffer(sock, receive_buffer)
+        _bind(sock, groups, number, index, operation)
+        for address in {address.packed: address for address in groups}.values():
+            for origin in dict.fromkeys(map(str, sources)) or (None,):
+                join_group(sock, address.text, interface, origin)
+        return Receiver(
+            sock, batch_size=batch_size, datagram_size=datagram_size, timeout=timeout, max_blocks=max_blocks
+        )
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _several(value: AddressLike | Iterable[AddressLike]) -> Iterable[AddressLike]:
+    """Return the addresses, be it one or more; what is neither is left for the check to refuse."""
+    if isinstance(value, str) or hasattr(value, "packed") or not hasattr(value, "__iter__"):
+        return [value]  # type: ignore[list-item]
+    return value
+
+
+def _bind(sock: socket.socket, groups: list[_arguments.Address], port: int, index: int, operation: str) -> None:
+    """Bind to the group where there is one and the system can; else to any address."""
+    host = "" if len(groups) > 1 or sys.platform == "win32" else groups[0].text.partition("%")[0]
+    zone = index if host and groups[0].needs_zone else 0
+    try:
+        sock.bind((host, port) if sock.family == socket.AF_INET else (host, port, 0, zone))
+    except OSError as error:
+        shown = f"[{host}]" if ":" in host else host or "*"
+        raise _errors.system(
+            error, f"{operation} {', '.join(map(str, groups))}: binding to {shown}:{port}", _errors.bind_hint(error)
+        ) from None
+
+
+def open_sender(
+    group: AddressLike,
+    port: SupportsIndex,
+    *,
+    interface: InterfaceLike = None,
+    ttl: SupportsIndex = 1,
+    loopback: bool = True,
+) -> _backend.Sender:
+    """Open a socket that sends to a group, and return its `Sender`.
+
+    - group, port: where to; the port is 1 to 65535
+    - interface: to send through, as in `join_group`; one of its own addresses is also the address sent from
+    - ttl: how many hops it may go (`set_multicast_ttl`)
+    - loopback: whether receivers on this host get it, too (`set_multicast_loopback`)
+
+    Everything is undone if a step fails. Raises TypeError, ValueError, and OSError: ENODEV, EADDRNOTAVAIL (no such
+    interface), ENETUNREACH (no route, and no interface was named).
+    """
+    operation = "open_sender"
+    address = _arguments.group_address(group, operation)
+    number = _arguments.whole(port, operation, "port", 1, 65_535)
+    doing = f"{operation} {address}"
+    index = _zoned_index(address, interface, doing)
+    sock = _new_socket(address.family, reuse=False)
+    try:
+        if index:
+            set_multicast_interface(sock, index)
+        set_multicast_ttl(sock, ttl)
+        set_multicast_loopback(sock, loopback)
+        host = address.text.partition("%")[0]
+        own = _arguments.parse_address(interface)
+        try:
+            if own is not None:
+                sock.bind((own.text, 0))
+            sock.connect((host, number) if address.family == socket.AF_INET else (host, number, 0, index))
+        except OSError as error:
+            hint = "" if index else "; no interface was named, and no route leads to the group"
+            raise _errors.system(error, doing, hint) from None
+        return Sender(sock)
+    except BaseException:
+        sock.close()
+        raise

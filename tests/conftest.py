@@ -1,0 +1,141 @@
+"""Both backends through one fixture, and the guard against testing something else.
+
+Owns how the package is loaded for tests: `multicast` is the package once with each backend that MULTICAST_BACKEND allows
+(unset: both). A backend that should be there and is not ends the run; nothing is skipped for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import os
+import socket
+import sys
+from types import ModuleType
+
+import pytest
+
+ASKED = os.environ.get("MULTICAST_BACKEND") or "auto"
+BACKENDS = ("native", "stdlib") if ASKED == "auto" else (ASKED,)
+if sys.platform != "linux":
+    BACKENDS = ("stdlib",)
+
+
+def load(backend: str) -> ModuleType:
+    """Import the package anew with a backend, and leave sys.modules as it was."""
+    saved = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "multicast"}
+    before = os.environ.get("MULTICAST_BACKEND")
+    os.environ["MULTICAST_BACKEND"] = backend
+    try:
+        return importlib.import_module("multicast")
+    finally:
+        if before is None:
+            del os.environ["MULTICAST_BACKEND"]
+        else:
+            os.environ["MULTICAST_BACKEND"] = before
+        for name in [name for name in sys.modules if name.partition(".")[0] == "multicast"]:
+            del sys.modules[name]
+        sys.modules.update(saved)
+
+
+try:
+    PACKAGES = {backend: load(backend) for backend in BACKENDS}
+except ImportError as error:
+    pytest.exit(f"a backend to be tested can't be imported: {error}", returncode=3)
+def pytest_report_header() -> list[str]:
+    lines = [f"multicast {PACKAGES[BACKENDS[0]].__version__}, MULTICAST_BACKEND={ASKED}"]
+    for backend, package in PACKAGES.items():
+        lines.append(f"backend {backend}: {package.skt._backend.__file__} (door: {package.skt.__file__})")
+    return lines
+
+
+@pytest.fixture(params=BACKENDS, scope="session")
+def multicast(request: pytest.FixtureRequest) -> ModuleType:
+    """The package, with one backend and then with the other."""
+    return PACKAGES[request.param]
+
+
+@pytest.fixture(scope="session")
+def native() -> ModuleType:
+    """The package with the native backend, for what is promised of that alone."""
+    if "native" not in PACKAGES:
+        pytest.skip(f"MULTICAST_BACKEND={ASKED}: the native backend is not under test")
+    return PACKAGES["native"]
+
+
+_numbers = itertools.count(os.getpid() % 200 * 200)
+
+
+@pytest.fixture
+def feed() -> tuple[str, int]:
+    """A group and a port that no other test of this run uses."""
+    number = next(_numbers) % 40_000
+    return f"239.255.{number >> 8 & 255}.{number & 255}", 20_000 + number
+
+
+class Opened:
+    """Opens receivers and senders on the loopback interface, TTL 0, and closes them after the test."""
+
+    def __init__(self, package: ModuleType) -> None:
+        self.package = package
+        self.things: list[object] = []
+
+    def receiver(self, feed: tuple[str, int], **options):
+        options.setdefault("timeout", 10)
+        return self.closing(self.package.open_receiver(*feed, interface="lo", **options))
+
+    def sender(self, feed: tuple[str, int]):
+        return self.closing(self.package.open_sender(*feed, interface="lo", ttl=0))
+
+    def pair(self, feed: tuple[str, int], **options):
+        return self.receiver(feed, **options), self.sender(feed)
+
+    def pipe(self, **options):
+        """A receiver and the socket that feeds it, without a network: a pair of AF_UNIX datagram sockets."""
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.closing(far)
+        self.closing(near)
+        options.setdefault("timeout", 10)
+        return self.closing(self.package.Receiver(near, **options)), far
+
+    def closing(self, thing):
+        self.things.append(thing)
+        return thing
+
+    def close(self) -> None:
+        while self.things:
+            self.things.pop().close()
+
+
+@pytest.fixture
+def opened(multicast: ModuleType):
+    """Open things with the backend under test; they are closed afterwards."""
+    things = Opened(multicast)
+    yield things
+    things.close()
+
+
+@pytest.fixture
+def opened_native(native: ModuleType):
+    """Open things with the native backend; they are closed afterwards."""
+    things = Opened(native)
+    yield things
+    things.close()
+
+
+def open_descriptors() -> dict[str, str]:
+    """What this process has open, by number."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one of this very listing
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
+
+
+@pytest.fixture
+def no_leaked_descriptors():
+    """Fail if the test leaves a descriptor open."""
+    before = open_descriptors()
+    yield
+    assert open_descriptors() == before
