@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Everything a developer types: python3 dev.py demo | test | check | bench.
+
+Owns `.venv`, made once with the standard library and pip alone, and kept up to date: what is compiled is built again
+when its source changes. Must run on any Python from 3.11 on, also one whose system manages its packages.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+
+if sys.version_info < (3, 11):  # noqa: UP036 - this is where an older one learns it
+    raise SystemExit("dev.py: needs Python 3.11 or later")
+
+import tomllib
+
+ROOT = pathlib.Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+STAMP = VENV / "dev.json"
+BUILD_LOG = VENV / "build.log"
+SANITIZED = ROOT / "build" / "sanitized"
+
+
+def say(text):
+    print(f"dev.py: {text}", file=sys.stderr, flush=True)
+
+
+def run(command, **options):
+    """Run a command of ours; end with its exit code if it fails."""
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, check=False, **options)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+    return done
+
+
+# The environment ---------------------------------------------------------------------------------------------------
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+
+
+def digest():
+    """A fingerprint of all that the compiled part and the installation come from."""
+    sources = [ROOT / "pyproject.toml", ROOT / "setup.py", ROOT / "multicast" / "__init__.py"]
+    sources += sorted(each for each in (ROOT / "multicast").iterdir() if each.suffix in (".pyx", ".pxd", ".h"))
+    found = hashlib.sha256(repr((sys.version, sys.executable, os.environ.get("MULTICAST_BACKEND"))).encode())
+    for source in sources:
+        found.update(source.read_bytes())
+    return found.hexdigest()
+
+
+def pip(*arguments, **options):
+    """Install into .venv with the pip that this Python has: a virtual environment of Debian's may come without one."""
+    own = subprocess.run([PYTHON, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    outer = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    if not (own or outer):
+        raise SystemExit("dev.py: this Python has neither pip nor ensurepip; on Debian: apt-get install python3-pip")
+    command = [PYTHON, "-m", "pip"] if own else [sys.executable, "-m", "pip", "--python", PYTHON]
+    return subprocess.run(
+        [str(word) for word in (*command, "install", "--disable-pip-version-check", *arguments)],
+        cwd=ROOT,
+        check=False,
+        **options,
+    )
+
+
+def make_venv():
+    say(f"making .venv for Python {sys.version.split()[0]}")
+    try:
+        import ensurepip
+    except ImportError:
+        ensurepip = None  # Debian without python3-venv
+    outer = subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode == 0
+    venv.create(VENV, clear=True, symlinks=os.name != "nt", with_pip=not outer and ensurepip is not None)
+
+
+def set_up(extra=None):
+    """Bring .venv up to what the checkout and the command need; nothing to do costs a few milliseconds."""
+    try:
+        stamp = json.loads(STAMP.read_text("utf-8"))
+    except (OSError, ValueError):
+        stamp = {}
+    version = f"{sys.version} {sys.executable}"
+    if stamp.get("python") != version or not PYTHON.exists():
+        make_venv()
+        stamp = {"python": version, "extras": []}
+    wanted = digest()
+    if stamp.get("digest") != wanted:
+        install(project()["build-system"]["requires"], "what the build needs")
+        build()
+        stamp["digest"] = wanted
+    if extra and extra not in stamp["extras"]:
+        install(project()["project"]["optional-dependencies"][extra], f"what `{extra}` needs")
+        stamp["extras"].append(extra)
+    STAMP.write_text(json.dumps(stamp), "utf-8")
+
+
+def install(requirements, what):
+    say(f"installing {what}: {', '.join(requirements)}")
+    if pip("--quiet", *requirements).returncode:
+        raise SystemExit(f"dev.py: pip could not install {what}; it needs the package index, once")
+
+
+def build():
+    say("building the package")
+    # One that an earlier build left must not stand in for one that fails.
+    (ROOT / "multicast" / f"_skt{sysconfig.get_config_var('EXT_SUFFIX')}").unlink(missing_ok=True)
+    with BUILD_LOG.open("w", encoding="utf-8") as log:
+        failed = pip("-v", "--no-build-isolation", "--no-deps", "--editable", ".", stdout=log, stderr=log).returncode
+    if failed:
+        sys.stderr.write(BUILD_LOG.read_text("utf-8"))
+        raise SystemExit(f"dev.py: the build failed; the log is above and in {BUILD_LOG.relative_to(ROOT)}")
+    show = "import multicast; print(multicast.BACKEND, '-', multicast.BACKEND_REASON)"
+    found = run([PYTHON, "-P", "-c", show], stdout=subprocess.PIPE, text=True).stdout.strip()
+    say(f"backend {found}")
+    if sys.platform == "linux" and found.startswith("stdlib") and os.environ.get("MULTICAST_BACKEND") != "stdlib":
+        say(
+            "the native backend was not built. It needs a C compiler and the headers of this Python (on Debian and "
+            f"Ubuntu: gcc and python3-dev); {BUILD_LOG.relative_to(ROOT)} says what was missing"
+        )
+
+
+# The sanitized build -----------------------------------------------------------------------------------------------
+
+
+def sanitized_environment(variant, *macros):
+    """Build the extension with AddressSanitizer and UBSan beside the ordinary one: how to run Python with it."""
+    library = SANITIZED / variant
+    flags = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
+    building = os.environ | {
+        "CFLAGS": " ".join([flags, *(f"-D{macro}" for macro in macros)]),
+        "LDFLAGS": flags,
+        "MULTICAST_BACKEND": "native",
+    }
+    say(f"building with AddressSanitizer and UBSan: {variant}")
+    shutil.rmtree(library, ignore_errors=True)
+    places = ["--build-base", SANITIZED / f"{variant}-objects", "--build-lib", library]
+    run([PYTHON, "setup.py", "--quiet", "build", *places, "build_ext", "--force"], env=building)
+    compiler = os.environ.get("CC", "gcc")
+    runtime = run([compiler, "-print-file-name=libasan.so"], stdout=subprocess.PIPE, text=True).stdout.strip()
+    return os.environ | {
+        "PYTHONPATH": str(library),
+        "PYTHONSAFEPATH": "1",
+        "MULTICAST_TEST_LIBRARY": str(library),
+        "LD_PRELOAD": runtime,
+        "PYTHONMALLOC": "malloc",  # so that the sanitizer sees Python's own blocks, too
+        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",  # CPython leaks at exit by design
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    }
+
+
+PLANTED = {"MULTICAST_PLANT_OVERFLOW": "heap-buffer-overflow", "MULTICAST_PLANT_UNDEFINED": "shift exponent"}
+RECEIVE_ONE = """
+import multicast, socket
+near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+far.send(b"planted")
+print(bytes(multicast.Receiver(near).recv_batch()[0]))
+"""
+
+
+def prove_sanitizers():
+    """Show that each sanitizer watches the extension: a fault planted on the receive path has to end the process."""
+    for macro, report in PLANTED.items():
+        environment = sanitized_environment(macro.lower(), macro)
+        done = subprocess.run(
+            [PYTHON, "-c", RECEIVE_ONE], env=environment, capture_output=True, text=True, cwd=ROOT, check=False
+        )
+        if done.returncode == 0 or report not in done.stderr:
+            raise SystemExit(f"dev.py: {macro} was planted and not reported:\n{done.stdout}{done.stderr}")
+        say(f"{macro}: planted, and reported as {report}")
+
+
+# The commands ------------------------------------------------------------------------------------------------------
+
+
+def demo(arguments):
+    set_up()
+    return subprocess.run([PYTHON, "-P", "-m", "multicast", "demo", *arguments], check=False).returncode
+
+
+def test(arguments):
+    sanitize = "--sanitize" in arguments
+    arguments = [each for each in arguments if each != "--sanitize"]
+    set_up("test")
+    environment = os.environ | {"PYTHONSAFEPATH": "1"}
+    if sanitize:
+        prove_sanitizers()
+        environment = sanitized_environment("suite")
+    return subprocess.run([PYTHON, "-m", "pytest", *arguments], cwd=ROOT, env=environment, check=False).returncode
+
+
+def check(arguments):
+    if arguments:
+        raise SystemExit("dev.py: check takes no arguments")
+    set_up("check")
+    tools = PYTHON.parent
+    environment = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    failed = []
+    for command in (
+        ["ruff", "check", "."],
+        ["ruff", "format", "--check", "."],
+        ["cython-lint", "multicast"],
+        ["mypy"],
+    ):
+        say(" ".join(command))
+        if subprocess.run([tools / command[0], *command[1:]], cwd=ROOT, env=environment, check=False).returncode:
+            failed.append(command[0])
+    if failed:
+        say(f"failed: {', '.join(failed)}")
+    return len(failed)
+
+
+def bench(arguments):
+    set_up()
+    return subprocess.run([PYTHON, "-P", ROOT / "benchmarks" / "drain.py", *arguments], check=False).returncode
+
+
+COMMANDS = {
+    "demo": (demo, "a synthetic feed on the loopback interface, received at full rate, 10 s"),
+    "test": (test, "every test on both backends; --sanitize: with AddressSanitizer and UBSan; the rest is pytest's"),
+    "check": (check, "lint and types: ruff, cython-lint, mypy"),
+    "bench": (bench, "native backend, standard library and bare C on the same queue"),
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="dev.py",
+        description="Sets up .venv on first use, then runs a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="commands:\n" + "\n".join(f"  {name:6} {text}" for name, (_, text) in COMMANDS.items()),
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="command")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the command")
+    given = parser.parse_args()
+    try:
+        raise SystemExit(COMMANDS[given.command][0](given.arguments))
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
