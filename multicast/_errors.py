@@ -66,10 +66,14 @@ def not_connected(operation: str) -> ValueError:
     return ValueError(f"{operation}: the socket is not connected; connect it to the group, or use open_sender")
 
 
-def system(error: OSError, doing: str, hint: str = "") -> OSError:
-    """Return `error` with its errno, saying what was being done, and a hint."""
-    number = error.errno or 0
+def failed(number: int, doing: str, hint: str = "") -> OSError:
+    """A system call failed: its errno, what was being done, and a hint; OSError picks the subclass."""
     return OSError(number, f"{doing}: {os.strerror(number)}{hint}")
+
+
+def system(error: OSError, doing: str, hint: str = "") -> OSError:
+    """Return what a system call raised, saying what was being done."""
+    return failed(error.errno or 0, doing, hint)
 
 
 def no_interface(doing: str, wanted: object, names: Iterable[str]) -> OSError:

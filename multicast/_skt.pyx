@@ -12,6 +12,7 @@ from cpython.buffer cimport (
     PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.number cimport PyNumber_AsSsize_t
 from libc.errno cimport EAGAIN, EINTR, ENOPROTOOPT
 from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -30,22 +31,19 @@ from ._values import Stats
 VERSION = MULTICAST_VERSION.decode()  # the door compares it with its own: an extension left behind is recognised
 
 
-cdef object _system_error(int number):
-    """The one way from errno to an exception; OSError picks the subclass."""
-    return OSError(number, os.strerror(number))
-
-
-cdef int _check(int result) except -1:
-    """What a function of ours returned, unless it is -errno."""
+cdef int _check(int result, str operation) except -1:
+    """What a function of ours returned, unless it is -errno: the one way from there to an exception."""
     if result < 0:
-        raise _system_error(-result)
+        raise _errors.failed(-result, operation)
     return result
 
 
 # Socket options ----------------------------------------------------------------------------------------------------
 
 
-cdef int _membership(int fd, int any_source, int one_source, bytes group, uint32_t index, bytes source) except -1:
+cdef int _membership(
+        str operation, int fd, int any_source, int one_source,
+        bytes group, uint32_t index, bytes source) except -1:
     cdef int family = AF_INET if len(group) == 4 else AF_INET6
     cdef const char *group_bytes = group
     cdef const char *source_bytes = NULL
@@ -56,27 +54,28 @@ cdef int _membership(int fd, int any_source, int one_source, bytes group, uint32
         source_bytes = source
     with nogil:  # a membership waits for the kernel's lock on its interfaces
         result = option_membership(fd, family, any_source, one_source, group_bytes, index, source_bytes)
-    return _check(result)
+    return _check(result, operation)
 
 
 def join_group(sock, bytes group not None, uint32_t index, bytes source):
-    _membership(sock.fileno(), MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP, group, index, source)
+    _membership("join_group", sock.fileno(), MCAST_JOIN_GROUP, MCAST_JOIN_SOURCE_GROUP, group, index, source)
 
 
 def leave_group(sock, bytes group not None, uint32_t index, bytes source):
-    _membership(sock.fileno(), MCAST_LEAVE_GROUP, MCAST_LEAVE_SOURCE_GROUP, group, index, source)
+    _membership("leave_group", sock.fileno(), MCAST_LEAVE_GROUP, MCAST_LEAVE_SOURCE_GROUP, group, index, source)
 
 
 def set_multicast_interface(sock, uint32_t index):
-    _check(option_multicast_interface(sock.fileno(), sock.family, index))
+    _check(option_multicast_interface(sock.fileno(), sock.family, index), "set_multicast_interface")
 
 
 def set_multicast_ttl(sock, int ttl):
-    _check(option_set_int(sock.fileno(), sock.family, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, ttl))
+    _check(option_set_int(sock.fileno(), sock.family, IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS, ttl), "set_multicast_ttl")
 
 
 def set_multicast_loopback(sock, bint enabled):
-    _check(option_set_int(sock.fileno(), sock.family, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, enabled))
+    cdef int result = option_set_int(sock.fileno(), sock.family, IP_MULTICAST_LOOP, IPV6_MULTICAST_LOOP, enabled)
+    _check(result, "set_multicast_loopback")
 
 
 def limit_to_joined(sock):
@@ -84,13 +83,13 @@ def limit_to_joined(sock):
     cdef int result = option_set_int(sock.fileno(), sock.family, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0)
     if result == -ENOPROTOOPT:
         return False
-    _check(result)
+    _check(result, "limit_to_joined")
     return True
 
 
 def set_receive_buffer(sock, int nbytes):
     """Past net.core.rmem_max where this process may (CAP_NET_ADMIN), else as far as that allows: bytes granted."""
-    return _check(option_set_receive_buffer(sock.fileno(), nbytes))
+    return _check(option_set_receive_buffer(sock.fileno(), nbytes), "set_receive_buffer")
 
 
 cdef object _drops(int fd):
@@ -131,8 +130,8 @@ cdef class _Endpoint:
     def __dealloc__(self):
         endpoint_release(&self._endpoint)
 
-    cdef int _open(self, sock) except -1:
-        _check(endpoint_open(&self._endpoint, sock.fileno()))
+    cdef int _open(self, sock, str operation) except -1:
+        _check(endpoint_open(&self._endpoint, sock.fileno()), operation)
         self.socket = sock
         return 0
 
@@ -160,7 +159,7 @@ cdef class _Endpoint:
             self._retire()
         return 0
 
-    cdef int _wait(self, short events, int64_t deadline, short *found) except -1:
+    cdef int _wait(self, short events, int64_t deadline, short *found, str operation) except -1:
         """Wait as endpoint_poll does, with signal handlers run: Ctrl-C and its like end the wait."""
         cdef int n
         while True:
@@ -168,7 +167,7 @@ cdef class _Endpoint:
             with nogil:
                 n = endpoint_poll(&self._endpoint, events, deadline, found)
             if n != -EINTR:
-                return _check(n)
+                return _check(n, operation)
 
     def fileno(self):
         """Return the descriptor to wait on with selectors or an event loop; -1 once closed."""
@@ -271,7 +270,7 @@ cdef class Batch:
     cdef Block *_block
     cdef Py_ssize_t _count
 
-    def __init__(self):
+    def __init__(self, *_):
         raise TypeError("batches come from Receiver.recv_batch")
 
     def __dealloc__(self):
@@ -285,7 +284,7 @@ cdef class Batch:
         cdef Py_ssize_t i
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(self._count))]
-        i = index
+        i = PyNumber_AsSsize_t(index, IndexError)
         if i < 0:
             i += self._count
         if not 0 <= i < self._count:
@@ -402,12 +401,12 @@ cdef class Receiver(_Endpoint):
         pool = _Pool()
         if not pool_init(&(<_Pool> pool).pool, slots, size, _arguments.slot_size(size), limit):
             raise MemoryError()
-        self._open(sock)
+        self._open(sock, operation)
         self._pool = pool
 
     cdef int _remember(self) except -1:
         self._last_drops = _drops(self._endpoint.fd)
-        self._last_receive_buffer = _check(option_receive_buffer(self._endpoint.fd))
+        self._last_receive_buffer = _check(option_receive_buffer(self._endpoint.fd), "stats")
         return 0
 
     cdef int _retire(self) except -1:
@@ -433,7 +432,7 @@ cdef class Receiver(_Endpoint):
                 PyErr_CheckSignals()
                 continue
             if n != -EAGAIN:
-                _check(n)
+                _check(n, operation)
             # Nothing to read: poll would say "ready" for ever if the reason is one of these.
             if endpoint_closed(&self._endpoint):
                 return 0
@@ -445,7 +444,7 @@ cdef class Receiver(_Endpoint):
                 raise _errors.would_block(operation)
             if timeout > 0 and deadline < 0:
                 deadline = monotonic_ns() + timeout
-            if self._wait(POLLIN | POLLRDHUP, deadline, &found) == 0:
+            if self._wait(POLLIN | POLLRDHUP, deadline, &found, operation) == 0:
                 raise _errors.timed_out(operation, timeout / 1e9)
 
     cdef Batch _next_batch(self, int64_t timeout, str operation):
@@ -506,7 +505,7 @@ cdef class Receiver(_Endpoint):
         inside = self._enter(SHARED, "stats")
         try:
             drops = _drops(self._endpoint.fd) if inside else self._last_drops
-            buffer = _check(option_receive_buffer(self._endpoint.fd)) if inside else self._last_receive_buffer
+            buffer = _check(option_receive_buffer(self._endpoint.fd), "stats") if inside else self._last_receive_buffer
         finally:
             if inside:
                 self._leave(SHARED)
@@ -566,7 +565,7 @@ cdef class Sender(_Endpoint):
         for i in range(SEND_AT_ONCE):
             self._headers[i].msg_hdr.msg_iov = &self._vectors[i]
             self._headers[i].msg_hdr.msg_iovlen = 1
-        self._open(sock)
+        self._open(sock, "Sender")
 
     cdef int _flush(self, int size, str operation) except -1:
         """Send the first `size` messages: how many went, at least one; waits while the socket's buffer is full."""
@@ -580,11 +579,11 @@ cdef class Sender(_Endpoint):
             if n == -EINTR:
                 PyErr_CheckSignals()
             elif n != -EAGAIN:
-                _check(n)
+                _check(n, operation)
             elif endpoint_closed(&self._endpoint):
                 raise _errors.closed(operation)
             else:
-                self._wait(POLLOUT, -1, &found)
+                self._wait(POLLOUT, -1, &found, operation)
 
     cdef Py_ssize_t _send(self, tuple buffers, str operation) except -1:
         """Send each buffer as a datagram: how many went; raises only if the first could not."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import array
 import errno
+import operator
 import os
 import select
 import socket
@@ -320,7 +321,7 @@ class Batch(_Block):
     def __getitem__(self, index: SupportsIndex | slice) -> memoryview | list[memoryview]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        i = index.__index__()
+        i = operator.index(index)
         if i < 0:
             i += len(self)
         if not 0 <= i < len(self):
@@ -433,7 +434,7 @@ class Receiver(_Endpoint):
         self._remember()
         super()._retire()
 
-    def _receive_one(self, slot: memoryview) -> int:
+    def _receive_one(self, slot: memoryview, operation: str) -> int:
         """Receive a datagram that is there, into its slot: its real length where the system tells."""
         if _LINUX:
             return self._own.recv_into(slot, 0, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
@@ -448,10 +449,10 @@ class Receiver(_Endpoint):
                 return len(slot) + 1  # longer, and that is all that it tells
         length, _, flags, sender = self._own.recvmsg_into([slot], 0, _DONTWAIT)
         if length == 0 and sender is None and self._own.family in (socket.AF_INET, socket.AF_INET6):
-            raise _errors.shut_down("recv_batch")  # an empty datagram has a sender
+            raise _errors.shut_down(operation)  # an empty datagram has a sender
         return length + bool(flags & socket.MSG_TRUNC)
 
-    def _receive(self) -> list[int]:
+    def _receive(self, operation: str) -> list[int]:
         """Receive what is there, up to a batch: the real lengths; raises if nothing is."""
         if self._late_error is not None:
             error, self._late_error = self._late_error, None
@@ -459,14 +460,15 @@ class Receiver(_Endpoint):
         lengths: list[int] = []
         try:
             for slot in self._slots:
-                lengths.append(self._receive_one(slot))  # noqa: PERF401 - keeps what came before an error
+                lengths.append(self._receive_one(slot, operation))  # noqa: PERF401 - keeps what came before an error
         except BlockingIOError:
             if not lengths:
                 raise
         except OSError as error:
+            named = _errors.system(error, operation)
             if not lengths:
-                raise
-            self._late_error = error
+                raise named from None
+            self._late_error = named
         return lengths
 
     def _fill(self, timeout: int, operation: str) -> list[int]:
@@ -475,7 +477,7 @@ class Receiver(_Endpoint):
         found = 0
         while True:
             try:
-                return self._receive()
+                return self._receive(operation)
             except BlockingIOError:
                 pass
             if self._closed:
@@ -567,6 +569,8 @@ class Receiver(_Endpoint):
 
 # Sending -----------------------------------------------------------------------------------------------------------
 
+_SEND_AT_ONCE = 64  # as many as the native backend hands to one sendmmsg
+
 
 class Sender(_Endpoint):
     """Sends datagrams to the group that its socket is connected to.
@@ -591,6 +595,8 @@ class Sender(_Endpoint):
                     return
             except BlockingIOError:
                 pass
+            except OSError as error:
+                raise _errors.system(error, operation) from None
             if self._closed:
                 raise _errors.closed(operation)
             self._wait(True, None)
@@ -601,17 +607,23 @@ class Sender(_Endpoint):
         if not self._enter(True, operation):
             raise _errors.closed(operation)
         try:
-            for data in buffers:
+            while sent < len(buffers):
+                held: list[memoryview] = []
                 try:
-                    with memoryview(data) as view:
-                        if not view.c_contiguous:
-                            raise BufferError(f"{operation}: the buffer is not contiguous")
+                    for data in buffers[sent : sent + _SEND_AT_ONCE]:
+                        held.append(memoryview(data))
+                        if not held[-1].c_contiguous:
+                            raise BufferError("ndarray is not C-contiguous")
+                    for view in held:
                         self._send_one(view, operation)
+                        sent += 1
                 except Exception:
                     if sent == 0:
                         raise
                     return sent
-                sent += 1
+                finally:
+                    for view in held:
+                        view.release()
             return sent
         finally:
             self._leave(True)

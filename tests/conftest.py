@@ -1,6 +1,6 @@
 """Both backends through one fixture, and the guard against testing something else.
 
-Owns how the package is loaded for tests: `multicast` is the package once with each backend that MULTICAST_BACKEND allows
+Owns how the package is loaded for tests: `multicast` is it once with each backend that MULTICAST_BACKEND allows
 (unset: both). A backend that should be there and is not ends the run; nothing is skipped for it.
 """
 
@@ -43,6 +43,8 @@ try:
     PACKAGES = {backend: load(backend) for backend in BACKENDS}
 except ImportError as error:
     pytest.exit(f"a backend to be tested can't be imported: {error}", returncode=3)
+
+
 def pytest_report_header() -> list[str]:
     lines = [f"multicast {PACKAGES[BACKENDS[0]].__version__}, MULTICAST_BACKEND={ASKED}"]
     for backend, package in PACKAGES.items():

@@ -1,0 +1,135 @@
+"""What the process around a receiver may do: fork, and run where a sandbox denies recvmmsg."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from net import python_environment
+
+FORK = """
+import errno, os, socket, sys, threading, time
+import multicast
+
+near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+rx = multicast.Receiver(near, timeout=10)
+outlet, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+tx = multicast.Sender(outlet)
+got = []
+thread = threading.Thread(target=lambda: got.extend(bytes(view) for view in rx.recv_batch()))
+thread.start()
+time.sleep(0.05)
+child = os.fork()
+if child == 0:
+    code = 0
+    for call in (lambda: rx.recv_batch(0), lambda: rx.stats(), lambda: next(rx), lambda: tx.send(b"x")):
+        try:
+            call()
+            code |= 1
+        except RuntimeError as error:
+            if "os.fork()" not in str(error):
+                code |= 2
+    before = len(os.listdir("/proc/self/fd"))
+    rx.close()
+    tx.close()
+    if len(os.listdir("/proc/self/fd")) >= before - 4:
+        code |= 4
+    os._exit(code)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the child"
+time.sleep(0.05)
+assert thread.is_alive(), "the child's close() woke the parent"
+far.send(b"for the parent")
+thread.join(10)
+assert got == [b"for the parent"], got
+rx.close()
+print("parent and child are apart")
+"""
+
+
+def run(code, multicast, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments],
+        env=python_environment(multicast),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_is_refused_and_the_parent_goes_on(multicast):
+    assert run(FORK, multicast) == "parent and child are apart\n"
+
+
+DENY = """
+import ctypes, errno, os, socket, struct, sys
+import multicast
+
+# A seccomp filter as strict sandboxes have it: recvmmsg and sendmmsg answer with the errno given, all else goes.
+number = {"x86_64": (299, 307), "aarch64": (243, 269)}[os.uname().machine]
+answer = int(sys.argv[1])
+program = b"".join((
+    struct.pack("=HBBI", 0x20, 0, 0, 0),                     # load the system call's number
+    struct.pack("=HBBI", 0x15, 1, 0, number[0]),             # recvmmsg: to the refusal
+    struct.pack("=HBBI", 0x15, 0, 1, number[1]),             # sendmmsg: to the refusal; else past it
+    struct.pack("=HBBI", 0x06, 0, 0, 0x00050000 | answer),   # SECCOMP_RET_ERRNO
+    struct.pack("=HBBI", 0x06, 0, 0, 0x7FFF0000),            # SECCOMP_RET_ALLOW
+))
+memory = ctypes.create_string_buffer(program)
+header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(memory)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0                       # PR_SET_NO_NEW_PRIVS
+if libc.prctl(22, 2, header, 0, 0) != 0:                     # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    print("no seccomp here:", os.strerror(ctypes.get_errno()))
+    raise SystemExit
+vector = ctypes.create_string_buffer(64)
+assert libc.recvmmsg(-1, vector, 0, 0, None) == -1 and ctypes.get_errno() == answer, "the filter is not in force"
+
+near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+with multicast.Receiver(near, batch_size=8, datagram_size=100, timeout=10) as rx, multicast.Sender(far) as tx:
+    sent = [bytes([i]) * (i * 10) for i in range(20)]
+    assert tx.send_batch(sent) == 20
+    sizes, got = [], []
+    while len(got) < 20:
+        batch = rx.recv_batch()
+        sizes.append(len(batch))
+        assert list(batch.real_lengths) == [len(data) for data in sent[len(got):len(got) + len(batch)]]
+        got += [bytes(view) for view in batch]
+    assert got == [data[:100] for data in sent]
+    assert sizes == [8, 8, 4], sizes
+    for timeout, kind in ((0, BlockingIOError), (0.01, TimeoutError)):
+        try:
+            rx.recv_batch(timeout)
+        except kind:
+            continue
+        raise AssertionError(kind)
+print("received without recvmmsg")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="seccomp is Linux's")
+@pytest.mark.parametrize("answer", [38, 1], ids=["ENOSYS", "EPERM"])
+def test_where_recvmmsg_is_denied_batches_come_by_recvmsg(native, answer):
+    said = run(DENY, native, str(answer))
+    if said.startswith("no seccomp here"):
+        pytest.skip(said)
+    assert said == "received without recvmmsg\n"
+
+
+def test_the_wait_frees_the_interpreter_for_other_threads(opened):
+    """While a receive waits, this thread runs: else nothing could ever send what it waits for."""
+    rx, far = opened.pipe(timeout=None)
+    got = []
+    thread = threading.Thread(target=lambda: got.extend(bytes(view) for view in rx.recv_batch()))
+    thread.start()
+    begin, turns = time.monotonic(), 0
+    while time.monotonic() - begin < 0.05:
+        turns += 1
+    far.send(b"x")
+    thread.join(10)
+    assert got == [b"x"]
+    assert turns > 100
