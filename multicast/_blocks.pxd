@@ -77,10 +77,19 @@ cdef inline void pool_put(Pool *pool, Block *block) noexcept nogil:
 
 
 cdef inline Block *pool_take(Pool *pool) noexcept nogil:
-    """An idle block, or a new one; by the taker alone. NULL at the limit, or where memory is short."""
+    """An idle block, or a new one; by the taker alone. NULL at the limit, or where memory is short.
+
+    The one that came back last is the one that the processor's caches and its TLB still know.
+    """
     cdef Block *block
-    if pool.idle == NULL:
-        pool.idle = <Block *> atomic_exchange_pointer(&pool.returned, NULL, __ATOMIC_ACQUIRE)
+    cdef Block *last
+    if atomic_load_pointer(&pool.returned, __ATOMIC_RELAXED) != NULL:
+        block = <Block *> atomic_exchange_pointer(&pool.returned, NULL, __ATOMIC_ACQUIRE)
+        last = block
+        while last.next != NULL:
+            last = last.next
+        last.next = pool.idle
+        pool.idle = block
     block = pool.idle
     if block != NULL:
         pool.idle = block.next

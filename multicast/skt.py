@@ -67,17 +67,23 @@ _BACKEND_NAMES = (
 
 
 def _checked(backend: ModuleType) -> None:
-    """Refuse an extension that another version of the package left behind."""
+    """Refuse an extension that is not this package's: left behind by another version, or found in another place."""
     missing = [name for name in _BACKEND_NAMES if not hasattr(backend, name)]
-    version = getattr(backend, "VERSION", None)
-    if missing or version != __version__:
-        found = f"lacks {', '.join(missing)}" if missing else f"is of version {version}, the package of {__version__}"
-        raise ImportError(
-            f"the extension {backend.__file__} is stale: it {found}. Build it again (pip install multicast-skt), "
-            "or set MULTICAST_BACKEND=stdlib to do without it",
-            name=backend.__name__,
-            path=backend.__file__,
-        )
+    version, place, own = getattr(backend, "VERSION", None), backend.__file__ or "", os.path.dirname(__file__)
+    if missing:
+        wrong = f"is stale: it lacks {', '.join(missing)}"
+    elif version != __version__:
+        wrong = f"is stale: it is of version {version}, the package of {__version__}"
+    elif os.path.dirname(place) != own:
+        wrong = f"belongs to another installation than {own}"
+    else:
+        return
+    raise ImportError(
+        f"the extension {place} {wrong}. Build it again (pip install multicast-skt), "
+        "or set MULTICAST_BACKEND=stdlib to do without it",
+        name=backend.__name__,
+        path=place,
+    )
 
 
 def _why_missing() -> str:

@@ -39,10 +39,20 @@ def load(backend: str) -> ModuleType:
         sys.modules.update(saved)
 
 
-try:
-    PACKAGES = {backend: load(backend) for backend in BACKENDS}
-except ImportError as error:
-    pytest.exit(f"a backend to be tested can't be imported: {error}", returncode=3)
+PACKAGES: dict[str, ModuleType] = {}
+LIBRARY = os.environ.get("MULTICAST_TEST_LIBRARY")  # set: the package has to come from this folder and no other
+
+
+def pytest_configure() -> None:
+    """Import what is to be tested; if it is not there, end the run before a test passes on something else."""
+    for backend in BACKENDS:
+        try:
+            PACKAGES[backend] = load(backend)
+        except ImportError as error:
+            pytest.exit(f"a backend to be tested can't be imported: {error}", returncode=3)
+        file = PACKAGES[backend].skt._backend.__file__
+        if LIBRARY and not file.startswith(LIBRARY + os.sep):
+            pytest.exit(f"{file} was imported, not one in {LIBRARY}", returncode=3)
 
 
 def pytest_report_header() -> list[str]:

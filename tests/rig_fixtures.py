@@ -1,0 +1,37 @@
+"""The fixtures of tests/rig.py; a test module has them by `pytest_plugins = ["rig_fixtures"]`.
+
+Owns how long hosts and agents live. Must not skip but through `unavailable`, which is never silent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+from rig import Agent, Host, Rig, Unavailable, unavailable
+
+
+@pytest.fixture(scope="session")
+def rig() -> Iterator[Rig]:
+    """The hosts, made once; a skip that says why, or with CI set a failure, where they can't be."""
+    try:
+        made = Rig()
+    except Unavailable as error:
+        unavailable(error)
+    with made:
+        yield made
+
+
+@pytest.fixture
+def agent(multicast: ModuleType) -> Iterator[Callable[[Host], Agent]]:
+    """Start agents with the backend under test; they have to have ended well after the test."""
+    with contextlib.ExitStack() as closing:
+
+        def start(host: Host) -> Agent:
+            started = Agent(host, multicast)
+            closing.callback(started.close)
+            return started
+
+        yield start
