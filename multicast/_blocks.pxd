@@ -23,7 +23,7 @@ cdef struct Pool:
     uint32_t datagram_size
     uint32_t slot_size
     uint32_t *offsets      # where each slot begins: the same in every block
-    uint32_t blocks        # in existence; made by the taker alone
+    uint32_t blocks        # in existence (atomic; made by the taker alone)
     uint32_t limit         # 0: none
     uint32_t in_use        # atomic
     uint32_t closed        # atomic
@@ -70,6 +70,11 @@ cdef inline Block *block_new(const Pool *pool) noexcept nogil:
     return block
 
 
+cdef inline void pool_drop(Pool *pool, Block *block) noexcept nogil:
+    atomic_sub_word(&pool.blocks, 1, __ATOMIC_RELAXED)
+    block_free(block)
+
+
 cdef inline void pool_put(Pool *pool, Block *block) noexcept nogil:
     """Back to the taker's own list, unused; by the taker alone."""
     block.next = pool.idle
@@ -95,7 +100,7 @@ cdef inline Block *pool_take(Pool *pool) noexcept nogil:
         pool.idle = block.next
     elif pool.blocks != pool.limit or pool.limit == 0:
         block = block_new(pool)
-        pool.blocks += block != NULL
+        atomic_add_word(&pool.blocks, block != NULL, __ATOMIC_RELAXED)
     return block
 
 
@@ -104,7 +109,7 @@ cdef inline void pool_give_back(Pool *pool, Block *block) noexcept nogil:
     cdef void *old = atomic_load_pointer(&pool.returned, __ATOMIC_RELAXED)
     atomic_sub_word(&pool.in_use, 1, __ATOMIC_RELAXED)
     if atomic_load_word(&pool.closed, __ATOMIC_ACQUIRE):
-        block_free(block)
+        pool_drop(pool, block)
         return
     while True:
         block.next = <Block *> old
@@ -119,7 +124,7 @@ cdef inline void pool_free_idle(Pool *pool) noexcept nogil:
     for turn in range(2):  # the taker's list, then what came back
         while block != NULL:
             following = block.next
-            block_free(block)
+            pool_drop(pool, block)
             block = following
         block = <Block *> atomic_exchange_pointer(&pool.returned, NULL, __ATOMIC_ACQUIRE) if turn == 0 else NULL
     pool.idle = NULL

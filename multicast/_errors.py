@@ -129,3 +129,8 @@ def clamped(requested: int, granted: int) -> str:
 def no_own_address(doing: str, wanted: object) -> OSError:
     """No interface has the address by which one was meant."""
     return OSError(errno.EADDRNOTAVAIL, f"{doing}: no interface has the address {wanted}")
+
+
+def ambiguous_address(doing: str, wanted: object, names: Iterable[str]) -> ValueError:
+    """Several interfaces have the address by which one was meant."""
+    return ValueError(f"{doing}: {', '.join(names)} all have the address {wanted}; say which, as in {wanted}%name")

@@ -62,7 +62,7 @@ def interface_index(interface: InterfaceLike, doing: str, *, gone: bool = False)
     - gone: whether an index may be that of an interface which exists no more: it can be left, not joined
 
     Raises TypeError, ValueError, and OSError: ENODEV where there is no such interface, EADDRNOTAVAIL where no interface
-    has that address.
+    has that address. ValueError, too, where several have it, as a link-local one may be, and no zone says which.
     """
     if interface is None:
         return 0
@@ -77,10 +77,20 @@ def interface_index(interface: InterfaceLike, doing: str, *, gone: bool = False)
     else:
         index = _index(interface, doing)
         return index if gone else _checked(index, None, doing)
-    for each in interfaces():
-        if any(_same(own, address) for own in each.addresses):
-            return each.index
-    raise _errors.no_own_address(doing, interface)
+    found = [each for each in interfaces() if any(_same(own, address) for own in each.addresses)]
+    if address.zone is not None:
+        zone = zone_index(address.zone, doing)
+        found = [each for each in found if each.index == zone]
+    if not found:
+        raise _errors.no_own_address(doing, interface)
+    if len(found) > 1:
+        raise _errors.ambiguous_address(doing, interface, (each.name for each in found))
+    return found[0].index
+
+
+def zone_index(zone: str, doing: str, *, gone: bool = False) -> int:
+    """Return the index of the interface that an address's zone names, or gives the index of (RFC 4007, section 11)."""
+    return interface_index(int(zone) if zone.isdecimal() else zone, doing, gone=gone)
 
 
 def interface_name(index: int) -> str:

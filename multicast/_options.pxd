@@ -3,8 +3,8 @@
 Owns how an option is packed. Must not touch Python objects: an address is a pointer to its bytes in network order.
 """
 
-from libc.errno cimport EPERM, errno
-from libc.stdint cimport uint32_t
+from libc.errno cimport ENOPROTOOPT, EPERM, errno
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 from multicast._libc cimport *
@@ -73,6 +73,14 @@ cdef inline int option_set_receive_buffer(int fd, int size) noexcept nogil:
     return result if result < 0 else option_receive_buffer(fd)
 
 
+cdef struct SocketCounters:
+    uint64_t drops           # atomic, both
+    uint64_t receive_buffer
+
+cdef enum:
+    NOT_TOLD = -1            # as drops: the kernel has no SO_MEMINFO (before 4.12)
+
+
 cdef inline int option_drops(int fd, uint32_t *drops) noexcept nogil:
     """Datagrams that the kernel dropped for this socket: SO_MEMINFO, for which no datagram is needed."""
     cdef uint32_t words[MULTICAST_MEMINFO_WORDS]
@@ -82,3 +90,16 @@ cdef inline int option_drops(int fd, uint32_t *drops) noexcept nogil:
         return -errno
     drops[0] = words[MULTICAST_MEMINFO_DROPS]
     return 0
+
+
+cdef inline void ask_socket(int fd, SocketCounters *counters) noexcept nogil:
+    """Bring the counters up to date; where the socket does not answer, they stay as they were."""
+    cdef uint32_t drops = 0
+    cdef int size = option_receive_buffer(fd)
+    cdef int result = option_drops(fd, &drops)
+    if result == 0:
+        atomic_store_count(&counters.drops, drops, __ATOMIC_RELAXED)
+    elif result == -ENOPROTOOPT:
+        atomic_store_count(&counters.drops, <uint64_t> NOT_TOLD, __ATOMIC_RELAXED)
+    if size >= 0:
+        atomic_store_count(&counters.receive_buffer, <uint64_t> size, __ATOMIC_RELAXED)

@@ -8,17 +8,16 @@ change. Must not choose a backend, look up an interface or word an error; its tw
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBUF_WRITABLE,
-    PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_AsSsize_t
 from libc.errno cimport EAGAIN, EINTR, ENOPROTOOPT
-from libc.math cimport ceil
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from multicast._blocks cimport *
 from multicast._endpoint cimport *
+from multicast._export cimport *
 from multicast._libc cimport *
 from multicast._mmsg cimport *
 from multicast._options cimport *
@@ -92,16 +91,6 @@ def set_receive_buffer(sock, int nbytes):
     return _check(option_set_receive_buffer(sock.fileno(), nbytes), "set_receive_buffer")
 
 
-cdef object _drops(int fd):
-    cdef uint32_t drops = 0
-    return drops if option_drops(fd, &drops) == 0 else None
-
-
-def kernel_drops(sock):
-    """Datagrams that the kernel dropped for this socket (SO_MEMINFO); None where it does not tell."""
-    return _drops(sock.fileno())
-
-
 # Waiting and closing -----------------------------------------------------------------------------------------------
 
 cdef uint64_t _generation = 0  # how many forks lie between this process and the one that imported us
@@ -135,14 +124,12 @@ cdef class _Endpoint:
         self.socket = sock
         return 0
 
-    cdef int _remember(self) except -1:
+    cdef void _remember(self) noexcept nogil:
         """Keep what may be asked for once the descriptor is gone."""
-        return 0
 
-    cdef int _retire(self) except -1:
+    cdef void _retire(self) noexcept nogil:
         """Closed, and nobody is inside any more: let go."""
         endpoint_release(&self._endpoint)
-        return 0
 
     cdef bint _enter(self, uint32_t claim, str operation) except -1:
         """Begin a call; false if the endpoint is closed."""
@@ -154,10 +141,9 @@ cdef class _Endpoint:
             raise _errors.busy(operation)
         return entry == ENTERED
 
-    cdef int _leave(self, uint32_t claim) except -1:
+    cdef void _leave(self, uint32_t claim) noexcept nogil:
         if endpoint_leave(&self._endpoint, claim):
             self._retire()
-        return 0
 
     cdef int _wait(self, short events, int64_t deadline, short *found, str operation) except -1:
         """Wait as endpoint_poll does, with signal handlers run: Ctrl-C and its like end the wait."""
@@ -226,33 +212,21 @@ cdef class _Column:
     """The exporter behind one column: an array of a block, with its batch kept alive."""
 
     cdef Batch _batch
-    cdef void *_items
-    cdef const char *_format
-    cdef Py_ssize_t _shape[1]
-    cdef Py_ssize_t _strides[1]
+    cdef Column _column
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
         if flags & PyBUF_WRITABLE:
             raise BufferError("a column is read-only")
-        buffer.buf = self._items
         buffer.obj = self
-        buffer.len = self._shape[0] * self._strides[0]
-        buffer.itemsize = self._strides[0]
-        buffer.readonly = 1
-        buffer.ndim = 1
-        buffer.format = <char *> self._format if flags & PyBUF_FORMAT else NULL
-        buffer.shape = self._shape if flags & PyBUF_ND else NULL
-        buffer.strides = self._strides if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
-        buffer.suboffsets = NULL
-        buffer.internal = NULL
+        column_fill(&self._column, buffer, flags)
 
 
 cdef object _column(Batch batch, void *items, const char *format, Py_ssize_t size):
-    cdef _Column column = _Column.__new__(_Column)
-    column._batch, column._format = batch, format
-    column._items = items if items != NULL else &_nothing
-    column._shape[0], column._strides[0] = batch._count, size
-    return memoryview(column)
+    cdef _Column exporter = _Column.__new__(_Column)
+    exporter._batch = batch
+    exporter._column.items, exporter._column.format = (items if items != NULL else &_nothing), format
+    exporter._column.shape[0], exporter._column.strides[0] = batch._count, size
+    return memoryview(exporter)
 
 
 @cython.final
@@ -353,18 +327,6 @@ cdef class _BatchIterator:
 cdef uint32_t _calls = UNTRIED  # whether this process may call recvmmsg and sendmmsg (atomic)
 
 
-cdef int64_t _nanoseconds(timeout, str operation) except? -2:
-    """A timeout in ns, rounded up; -1 for None. The plain cases without a call: this is on every receive's way."""
-    cdef double seconds
-    if timeout is None:
-        return -1
-    if type(timeout) is float or type(timeout) is int:
-        if 0 <= timeout <= 1000000:
-            seconds = timeout
-            return <int64_t> ceil(seconds * 1e9)
-    return _arguments.timeout_ns(timeout, operation)
-
-
 @cython.final
 cdef class Receiver(_Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
@@ -386,12 +348,14 @@ cdef class Receiver(_Endpoint):
     cdef int64_t _timeout
     cdef int _late_error          # met after part of a batch: the next call's to raise
     cdef Totals _totals
-    cdef object _last_drops       # as the socket ended
-    cdef int _last_receive_buffer
+    cdef SocketCounters _socket   # as they were when last asked for, so that they outlive the socket
+
+    def __cinit__(self, *_, **__):
+        self._pool = _Pool()  # before anything can fail, so that no method ever meets None
 
     def __init__(self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None):
         operation = "Receiver"
-        if self._pool is not None:
+        if self.socket is not None:
             raise RuntimeError("Receiver: already initialised")
         sock = _arguments.datagram_socket(sock, operation)
         slots = _arguments.batch_size(batch_size, operation)
@@ -404,16 +368,13 @@ cdef class Receiver(_Endpoint):
         self._open(sock, operation)
         self._pool = pool
 
-    cdef int _remember(self) except -1:
-        self._last_drops = _drops(self._endpoint.fd)
-        self._last_receive_buffer = _check(option_receive_buffer(self._endpoint.fd), "stats")
-        return 0
+    cdef void _remember(self) noexcept nogil:
+        ask_socket(self._endpoint.fd, &self._socket)
 
-    cdef int _retire(self) except -1:
+    cdef void _retire(self) noexcept nogil:
         self._remember()
         pool_close(&self._pool.pool)
         endpoint_release(&self._endpoint)
-        return 0
 
     cdef int _fill(self, Block *block, int64_t timeout, str operation) except -1:
         """Receive 1 to batch_size datagrams into the block; 0 if the receiver was closed."""
@@ -485,7 +446,7 @@ cdef class Receiver(_Endpoint):
         ESHUTDOWN when the socket is shut down, and OSError with the errno of any other failure. An error that the
         kernel met after part of a batch is raised by the next call (recvmmsg(2)); no datagram is lost with it.
         """
-        cdef int64_t wait = self._timeout if timeout is ... else _nanoseconds(timeout, "recv_batch")
+        cdef int64_t wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch")
         batch = self._next_batch(wait, "recv_batch")
         if batch is None:
             raise _errors.closed("recv_batch")
@@ -502,21 +463,19 @@ cdef class Receiver(_Endpoint):
 
     def stats(self):
         """Return what was counted since the receiver was opened (`Stats`); after `close()`, how it ended."""
-        inside = self._enter(SHARED, "stats")
-        try:
-            drops = _drops(self._endpoint.fd) if inside else self._last_drops
-            buffer = _check(option_receive_buffer(self._endpoint.fd), "stats") if inside else self._last_receive_buffer
-        finally:
-            if inside:
-                self._leave(SHARED)
+        cdef int64_t drops
+        if self._enter(SHARED, "stats"):
+            self._remember()
+            self._leave(SHARED)
+        drops = <int64_t> atomic_load_count(&self._socket.drops, __ATOMIC_RELAXED)
         return Stats(
             datagrams=atomic_load_count(&self._totals.datagrams, __ATOMIC_RELAXED),
             bytes=atomic_load_count(&self._totals.bytes, __ATOMIC_RELAXED),
             batches=atomic_load_count(&self._totals.batches, __ATOMIC_RELAXED),
             truncated=atomic_load_count(&self._totals.truncated, __ATOMIC_RELAXED),
-            drops=drops,
-            receive_buffer=buffer,
-            blocks=self._pool.pool.blocks,
+            drops=None if drops == NOT_TOLD else drops,
+            receive_buffer=atomic_load_count(&self._socket.receive_buffer, __ATOMIC_RELAXED),
+            blocks=atomic_load_word(&self._pool.pool.blocks, __ATOMIC_RELAXED),
             blocks_in_use=atomic_load_word(&self._pool.pool.in_use, __ATOMIC_RELAXED),
         )
 

@@ -6,25 +6,24 @@ reference that the native backend is held against, and what every system without
 
 from __future__ import annotations
 
-import _thread
 import array
 import errno
 import operator
 import os
-import select
 import socket
 import struct
 import sys
 import time
 
 from . import __version__, _arguments, _errors
+from ._endpoint_py import ERROR, HANGUP, READABLE, WRITABLE, Endpoint
 from ._values import Stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from socket import socket as _Socket  # in a class whose own attribute is called socket
-    from types import EllipsisType, TracebackType
+    from types import EllipsisType
     from typing import Any, Self, SupportsFloat, SupportsIndex, overload
 
     from typing_extensions import Buffer
@@ -143,126 +142,6 @@ def kernel_drops(sock: socket.socket) -> int | None:
     return int(_MEMINFO.unpack(words)[_MEMINFO_DROPS])
 
 
-# Waiting and closing -----------------------------------------------------------------------------------------------
-
-_RDHUP = getattr(select, "POLLRDHUP", 0)
-_READABLE, _WRITABLE, _ERROR, _HANGUP = 1, 2, 4, 8
-
-
-class _Endpoint:
-    """A socket of ours to wait on, and who is inside a call on it."""
-
-    socket: _Socket
-
-    def __init__(self, sock: _Socket) -> None:
-        # A duplicate: closing the socket object can't take the descriptor away from a call.
-        self._own = sock.dup()
-        try:
-            if self._own.gettimeout():  # else receiving would wait for that long before it asks the kernel
-                self._own.settimeout(0)
-            self._wake, self._alarm = socket.socketpair()
-        except BaseException:
-            self._own.close()
-            raise
-        self._lock = _thread.allocate_lock()
-        self._closed = self._exclusive = False
-        self._inside = 0
-        self._pid = os.getpid()
-        self.socket = sock
-
-    def _remember(self) -> None:
-        """Keep what may be asked for once the descriptor is gone."""
-
-    def _retire(self) -> None:
-        """Closed, and nobody is inside any more: let go."""
-        self._own.close()
-        self._wake.close()
-        self._alarm.close()
-
-    def _enter(self, exclusive: bool, operation: str) -> bool:
-        """Begin a call; False if the endpoint is closed."""
-        if self._pid != os.getpid():
-            raise _errors.forked(operation)
-        with self._lock:
-            if self._closed:
-                return False
-            if exclusive:
-                if self._exclusive:
-                    raise _errors.busy(operation)
-                self._exclusive = True
-            self._inside += 1
-        return True
-
-    def _leave(self, exclusive: bool) -> None:
-        with self._lock:
-            self._inside -= 1
-            if exclusive:
-                self._exclusive = False
-            last = self._closed and self._inside == 0
-        if last:
-            self._retire()
-
-    def _wait(self, writing: bool, deadline: float | None) -> int:
-        """Wait until the socket is ready, the endpoint is closed, or the deadline is over: then 0."""
-        while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            found = self._poll(writing, left)
-            if found or (deadline is not None and time.monotonic() >= deadline):
-                return found
-
-    def _poll(self, writing: bool, seconds: float | None) -> int:
-        own, wake = self._own.fileno(), self._wake.fileno()
-        if not hasattr(select, "poll"):
-            readable, writable, _ = select.select(
-                [wake] if writing else [own, wake], [own] if writing else [], [], seconds
-            )
-            return (_READABLE if readable else 0) | (_WRITABLE if writable else 0)
-        poll = select.poll()
-        poll.register(own, select.POLLOUT if writing else select.POLLIN | _RDHUP)
-        poll.register(wake, select.POLLIN)
-        found = 0
-        for fd, events in poll.poll(None if seconds is None else seconds * 1000):
-            found |= _READABLE
-            if fd == own:
-                found |= (_ERROR if events & select.POLLERR else 0) | (_HANGUP if events & _RDHUP else 0)
-        return found
-
-    def fileno(self) -> int:
-        """Return the descriptor to wait on with selectors or an event loop; -1 once closed."""
-        return -1 if self._closed else self._own.fileno()
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close()` was called."""
-        return self._closed
-
-    def close(self) -> None:
-        """Close the socket and wake a call that waits in another thread; again, it does nothing.
-
-        The descriptor is closed once the last call has left it. Batches and views stay as they are.
-        """
-        forked = self._pid != os.getpid()
-        with self._lock:
-            if self._closed:
-                return
-            self._remember()
-            self._closed = True
-            last = self._inside == 0 or forked  # a forked child: the calls inside are the parent's
-        if last:
-            self._retire()
-        else:
-            self._alarm.send(b"\0")
-        self.socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
 # Batches -----------------------------------------------------------------------------------------------------------
 
 if TYPE_CHECKING:
@@ -379,7 +258,7 @@ _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # 0: Windows has none
 _WSAEMSGSIZE = 10040  # Windows: the datagram was longer than the buffer, which is full
 
 
-class Receiver(_Endpoint):
+class Receiver(Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
     Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None)
@@ -438,7 +317,7 @@ class Receiver(_Endpoint):
         """Receive a datagram that is there, into its slot: its real length where the system tells."""
         if _LINUX:
             return self._own.recv_into(slot, 0, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
-        if not _DONTWAIT and not self._poll(False, 0) & _READABLE:
+        if not _DONTWAIT and not self._poll(False, 0) & READABLE:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         if not hasattr(self._own, "recvmsg_into"):  # Windows
             try:
@@ -482,9 +361,9 @@ class Receiver(_Endpoint):
                 pass
             if self._closed:
                 return []
-            if found & _HANGUP:
+            if found & HANGUP:
                 raise _errors.shut_down(operation)
-            if found & _ERROR:
+            if found & ERROR:
                 raise _errors.error_queue(operation)
             if timeout == 0:
                 raise _errors.would_block(operation)
@@ -572,7 +451,7 @@ class Receiver(_Endpoint):
 _SEND_AT_ONCE = 64  # as many as the native backend hands to one sendmmsg
 
 
-class Sender(_Endpoint):
+class Sender(Endpoint):
     """Sends datagrams to the group that its socket is connected to.
 
     Sender(sock): an open SOCK_DGRAM socket, connected to a group; `close()` closes it. `open_sender` makes both.
@@ -590,7 +469,7 @@ class Sender(_Endpoint):
     def _send_one(self, data: memoryview, operation: str) -> None:
         while True:
             try:
-                if _DONTWAIT or self._poll(True, 0) & _WRITABLE:
+                if _DONTWAIT or self._poll(True, 0) & WRITABLE:
                     self._own.send(data, _DONTWAIT)
                     return
             except BlockingIOError:

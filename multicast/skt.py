@@ -6,12 +6,13 @@ Must not make a system call that a backend could make, nor stand between a user 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
 
 from . import __version__, _arguments, _errors
-from ._interfaces import interface_index, interface_name, interfaces
+from ._interfaces import interface_index, interface_name, interfaces, zone_index
 from ._values import Interface, Stats
 
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
@@ -56,7 +57,6 @@ _BACKEND_NAMES = (
     "Receiver",
     "Sender",
     "join_group",
-    "kernel_drops",
     "leave_group",
     "limit_to_joined",
     "set_multicast_interface",
@@ -210,7 +210,8 @@ def leave_group(
 ) -> None:
     """Leave a group, or one source of it; the arguments are those that it was joined with.
 
-    Leaving the last source leaves the group. An interface that has gone can still be left by its index.
+    Leaving the last source leaves the group. On an interface that has gone, a group can still be left by the index that
+    this had, with all of its sources at once: the kernel has them no more.
     Raises as `join_group` does; EADDRNOTAVAIL: not joined.
     """
     _member("leave_group", sock, group, interface, source)
@@ -231,7 +232,14 @@ def _member(
         doing = f"{doing} on {interface_name(index)}"
     member = _backend.join_group if joining else _backend.leave_group
     try:
-        member(checked, address.packed, index, None if origin is None else origin.packed)
+        try:
+            member(checked, address.packed, index, None if origin is None else origin.packed)
+        except OSError as error:
+            # Linux finds no interface to take the source from, but keeps the entry, which counts against
+            # net.ipv4.igmp_max_memberships: so let the whole of it go.
+            if joining or origin is None or error.errno != errno.ENODEV:
+                raise
+            member(checked, address.packed, index, None)
     except OSError as error:
         raise _errors.system(
             error,
@@ -250,7 +258,7 @@ def _zoned_index(address: _arguments.Address, interface: InterfaceLike, doing: s
     """Return the index of the interface that a group is meant on, which its zone may name, too."""
     index = interface_index(interface, doing, gone=gone)
     if address.zone is not None:
-        zone = interface_index(int(address.zone) if address.zone.isdecimal() else address.zone, doing, gone=gone)
+        zone = zone_index(address.zone, doing, gone=gone)
         if index not in (0, zone):
             raise ValueError(f"{doing}: the group's zone and the interface {interface!r} are not the same")
         index = zone
@@ -351,8 +359,10 @@ def open_receiver(
       datagram, and so can any other user of this host
     - batch_size, datagram_size, timeout, max_blocks: as in `Receiver`
 
-    The socket delivers only the groups joined here, also when other sockets of this host joined more. With one group
-    it is bound to that group, so unicast to the port does not reach it. Everything is undone if a step fails.
+    The socket delivers only the groups joined here, also when other sockets of this host joined more; over IPv4 only
+    from the interface they were joined on, over IPv6 from every one on which any socket of this host has joined them.
+    With one group the socket is bound to it, so unicast to the port does not reach it; with several it does.
+    Everything is undone if a step fails.
     Raises TypeError or ValueError for arguments that can't be, and OSError as `join_group` does and for the port
     (EADDRINUSE: somebody has it and one of you does not share).
     """
@@ -396,17 +406,21 @@ def _several(value: AddressLike | Iterable[AddressLike]) -> Iterable[AddressLike
     return value
 
 
+def _sockaddr(address: _arguments.Address, port: int, index: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """Return what the socket module takes; over IPv6 with the interface, which link-local addresses need."""
+    host = address.text.partition("%")[0]
+    return (host, port) if address.family == socket.AF_INET else (host, port, 0, index)
+
+
 def _bind(sock: socket.socket, groups: list[_arguments.Address], port: int, index: int, operation: str) -> None:
     """Bind to the group where there is one and the system can; else to any address."""
-    host = "" if len(groups) > 1 or sys.platform == "win32" else groups[0].text.partition("%")[0]
-    zone = index if host and groups[0].needs_zone else 0
+    any_address = len(groups) > 1 or sys.platform == "win32"
     try:
-        sock.bind((host, port) if sock.family == socket.AF_INET else (host, port, 0, zone))
+        sock.bind(("", port) if any_address else _sockaddr(groups[0], port, index if groups[0].needs_zone else 0))
     except OSError as error:
-        shown = f"[{host}]" if ":" in host else host or "*"
-        raise _errors.system(
-            error, f"{operation} {', '.join(map(str, groups))}: binding to {shown}:{port}", _errors.bind_hint(error)
-        ) from None
+        shown = "*" if any_address else groups[0] if sock.family == socket.AF_INET else f"[{groups[0]}]"
+        doing = f"{operation} {', '.join(map(str, groups))}: binding to {shown}:{port}"
+        raise _errors.system(error, doing, _errors.bind_hint(error)) from None
 
 
 def open_sender(
@@ -438,12 +452,11 @@ def open_sender(
             set_multicast_interface(sock, index)
         set_multicast_ttl(sock, ttl)
         set_multicast_loopback(sock, loopback)
-        host = address.text.partition("%")[0]
         own = _arguments.parse_address(interface)
         try:
-            if own is not None:
-                sock.bind((own.text, 0))
-            sock.connect((host, number) if address.family == socket.AF_INET else (host, number, 0, index))
+            if own is not None and own.family == address.family:
+                sock.bind(_sockaddr(own, 0, index))
+            sock.connect(_sockaddr(address, number, index))
         except OSError as error:
             hint = "" if index else "; no interface was named, and no route leads to the group"
             raise _errors.system(error, doing, hint) from None

@@ -1,0 +1,102 @@
+"""Runs inside a host of tests/rig.py: receives and sends with the package as it is told on stdin.
+
+A command is a line of JSON, and so is its answer. Owns no judgement: what came is told, the test decides. Must not wait
+without a deadline, and ends when its stdin does.
+"""
+
+import ipaddress
+import json
+import os
+import signal
+import socket
+import sys
+import time
+
+import multicast
+
+receivers = {}
+senders = {}
+
+
+def given(options):
+    """Put an Interface where a test, which can't send one, named it."""
+    wanted = options.get("interface")
+    if isinstance(wanted, dict):
+        found = [each for each in multicast.interfaces() if each.name == wanted["Interface"]]
+        options["interface"] = found[0]
+    return options
+
+
+def do_open(name, group, port, options):
+    receivers[name] = multicast.open_receiver(group, port, **given(options))
+
+
+def do_plain(name, address, port):
+    sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((address, port))
+    receivers[name] = multicast.Receiver(sock)
+
+
+def do_join(name, group, options):
+    multicast.join_group(receivers[name].socket, group, **given(options))
+
+
+def do_leave(name, group, options):
+    multicast.leave_group(receivers[name].socket, group, **given(options))
+
+
+def do_until(name, last, seconds):
+    came = []
+    deadline = time.monotonic() + seconds
+    while last not in came:
+        try:
+            batch = receivers[name].recv_batch(timeout=max(0.001, deadline - time.monotonic()))
+        except TimeoutError as error:
+            raise TimeoutError(error.errno, f"{last!r} did not come; came: {came}; {error}") from None
+        came += [bytes(view).decode() for view in batch]
+    return came
+
+
+def do_stats(name):
+    return receivers[name].stats().as_dict()
+
+
+def do_close(name):
+    receivers.pop(name).close()
+
+
+def do_send(port, datagrams):
+    for source, to, payload in datagrams:
+        if (source, to, port) not in senders:
+            senders[source, to, port] = sender(source, to, port)
+        senders[source, to, port].send(payload.encode())
+
+
+def sender(source, to, port):
+    if ipaddress.ip_address(to).is_multicast:
+        return multicast.open_sender(to, port, interface=source, ttl=1)
+    sock = socket.socket(socket.AF_INET6 if ":" in to else socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((source, 0))
+    sock.connect((to, port))
+    return sock
+
+
+def main():
+    signal.alarm(100)  # whatever goes wrong: this ends
+    # What is sent on one CPU goes through one queue, on every link: so it arrives in the order it was sent in.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    answer = {"ok": [multicast.BACKEND, multicast.__file__]}
+    print(json.dumps(answer), flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        try:
+            answer = {"ok": globals()[f"do_{command.pop('do')}"](**command)}
+        except Exception as error:
+            answer = {"error": [type(error).__name__, getattr(error, "errno", None), str(error)]}
+        print(json.dumps(answer), flush=True)
+    for each in [*receivers.values(), *senders.values()]:
+        each.close()
+
+
+main()
