@@ -314,9 +314,7 @@ class Receiver(Endpoint):
         super()._retire()
 
     def _receive_one(self, slot: memoryview, operation: str) -> int:
-        """Receive a datagram that is there, into its slot: its real length where the system tells."""
-        if _LINUX:
-            return self._own.recv_into(slot, 0, socket.MSG_DONTWAIT | socket.MSG_TRUNC)
+        """Receive a datagram that is there, into its slot, where the system tells of a longer one in its own way."""
         if not _DONTWAIT and not self._poll(False, 0) & READABLE:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         if not hasattr(self._own, "recvmsg_into"):  # Windows
@@ -337,9 +335,13 @@ class Receiver(Endpoint):
             error, self._late_error = self._late_error, None
             raise error
         lengths: list[int] = []
+        recv_into, flags = self._own.recv_into, socket.MSG_TRUNC | _DONTWAIT
         try:
-            for slot in self._slots:
-                lengths.append(self._receive_one(slot, operation))  # noqa: PERF401 - keeps what came before an error
+            for slot in self._slots:  # appending one by one keeps what came before an error
+                if _LINUX:
+                    lengths.append(recv_into(slot, 0, flags))  # MSG_TRUNC: the real length, also of what is cut
+                else:
+                    lengths.append(self._receive_one(slot, operation))
         except BlockingIOError:
             if not lengths:
                 raise

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import signal
 import socket
 import struct
 import sys
@@ -129,6 +130,7 @@ class Tally:
 
 def publish(connection: Connection, session: bytes, port: int, seconds: float) -> None:
     """Send the feed as fast as it goes; in a process of its own. Reports (datagrams, seconds)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the receiver, too, which then ends this process
     feed = SyntheticFeed(session)
     with skt.open_sender(GROUP, port, interface=INTERFACE, ttl=0) as sender:
         send = send_train if segments(sender.socket) else send_datagrams

@@ -1,8 +1,11 @@
 """The demonstration: it ends by itself with a closed ledger, and it would say so if the ledger did not close."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from net import python_environment
@@ -48,6 +51,31 @@ def test_json_is_one_object_with_an_exact_account(multicast):
         assert run["sent"] > 1000
         assert run["sent"] == run["received"] + run["dropped"]
         assert run["missing"] == run["dropped"]
+
+
+def test_ctrl_c_ends_both_processes_quietly(multicast):
+    """As a terminal sends it: to the receiver and to the sender."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "multicast", "demo", "--seconds", "30"],
+        env=python_environment(multicast),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while "datagrams/s" not in process.stdout.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert (process.returncode, said) == (130, "")
+        deadline = time.monotonic() + 10
+        with pytest.raises(ProcessLookupError):  # nobody of the session is left, once multiprocessing's own helper ends
+            while time.monotonic() < deadline:
+                os.killpg(process.pid, 0)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "x", "1e9"])
