@@ -23,6 +23,15 @@ MAX_TIMEOUT = 1_000_000_000  # seconds, some 31 years: what is longer is None, o
 _CACHE_LINE = 64
 
 
+def shown(value: object) -> str:
+    """Return how an argument looks in an error, whatever it is: some can't be printed, some are long."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"a {type(value).__name__} that can't be printed"
+    return text if len(text) <= 1000 else f"{text[:1000]}... ({len(text)} characters)"
+
+
 class Address:
     """An IPv4 or IPv6 address: its family, its bytes in network order, its text, and its zone, if it had one."""
 
@@ -68,10 +77,12 @@ def parse_address(value: object) -> Address | None:
 def address(value: object, operation: str, what: str) -> Address:
     """Return the address, or raise TypeError or ValueError that says which argument is none."""
     if not isinstance(value, str) and not hasattr(value, "packed"):
-        raise TypeError(f"{operation}: {what} is an IPv4 or IPv6 address as text or ipaddress object, not {value!r}")
+        raise TypeError(
+            f"{operation}: {what} is an IPv4 or IPv6 address as text or ipaddress object, not {shown(value)}"
+        )
     parsed = parse_address(value)
     if parsed is None:
-        raise ValueError(f"{operation}: {value!r} is no IPv4 or IPv6 address (as {what})")
+        raise ValueError(f"{operation}: {shown(value)} is no IPv4 or IPv6 address (as {what})")
     return parsed
 
 
@@ -96,37 +107,44 @@ def source_address(value: object, group: Address, operation: str) -> Address:
 def whole(value: SupportsIndex, operation: str, what: str, low: int, high: int) -> int:
     """Return an integer within `low` and `high`."""
     if isinstance(value, bool):
-        raise TypeError(f"{operation}: {what} is an integer from {low} to {high}, not {value!r}")
+        raise TypeError(f"{operation}: {what} is an integer from {low} to {high}, not {shown(value)}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{operation}: {what} is an integer from {low} to {high}, not {value!r}") from None
+        raise TypeError(f"{operation}: {what} is an integer from {low} to {high}, not {shown(value)}") from None
     if not low <= number <= high:
-        raise ValueError(f"{operation}: {what} is an integer from {low} to {high}, not {number}")
+        raise ValueError(f"{operation}: {what} is an integer from {low} to {high}, not {shown(number)}")
     return number
+
+
+def boolean(value: bool, operation: str, what: str) -> bool:
+    """Return True or False, also for 1 and 0."""
+    if not isinstance(value, int) or value not in (0, 1):
+        raise TypeError(f"{operation}: {what} is True or False, not {shown(value)}")
+    return bool(value)
 
 
 def timeout_ns(value: SupportsFloat | None, operation: str) -> int:
     """Return a timeout in ns, rounded up so that waiting never ends early; -1 for None, to wait without end."""
     if value is None:
         return -1
-    if isinstance(value, (str, bytes)):
-        raise TypeError(f"{operation}: timeout is a number of seconds or None, not {value!r}")
     try:
+        if not hasattr(value, "__float__") and not hasattr(value, "__index__"):
+            raise TypeError  # float() reads text, too
         seconds = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{operation}: timeout is a number of seconds or None, not {value!r}") from None
+        raise TypeError(f"{operation}: timeout is a number of seconds or None, not {shown(value)}") from None
     except OverflowError:
         seconds = math.inf
     if not 0 <= seconds <= MAX_TIMEOUT:  # NaN is within no bounds either
-        raise ValueError(f"{operation}: timeout is None or from 0 to {MAX_TIMEOUT} seconds, not {value!r}")
+        raise ValueError(f"{operation}: timeout is None or from 0 to {MAX_TIMEOUT} seconds, not {shown(value)}")
     return math.ceil(seconds * 1e9)
 
 
 def open_socket(sock: object, operation: str) -> socket.socket:
     """Return the socket if it is one and it is open."""
     if not isinstance(sock, socket.socket):
-        raise TypeError(f"{operation}: sock is a socket.socket, not {sock!r}")
+        raise TypeError(f"{operation}: sock is a socket.socket, not {shown(sock)}")
     if sock.fileno() < 0:
         raise OSError(errno.EBADF, f"{operation}: the socket is closed")
     return sock

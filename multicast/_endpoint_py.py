@@ -14,20 +14,34 @@ import time
 
 from . import _errors
 
+__all__ = ["ERROR", "HANGUP", "READABLE", "WRITABLE", "Endpoint", "final"]
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from socket import socket as _Socket  # in a class whose own attribute is called socket
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
 _RDHUP = getattr(select, "POLLRDHUP", 0)
 READABLE, WRITABLE, ERROR, HANGUP = 1, 2, 4, 8
 
 
+if TYPE_CHECKING:
+    from typing import final
+else:
+
+    def final(kind):
+        """Make a class that can't be a base, as those of the native backend can't."""
+
+        def refuse(cls, **_):
+            raise TypeError(f"type '{kind.__name__}' is not an acceptable base type")
+
+        kind.__init_subclass__ = classmethod(refuse)
+        return kind
+
+
 class Endpoint:
     """A socket of ours to wait on, and who is inside a call on it."""
-
-    socket: _Socket
 
     def __init__(self, sock: _Socket) -> None:
         # A duplicate: closing the socket object can't take the descriptor away from a call.
@@ -43,7 +57,7 @@ class Endpoint:
         self._closed = self._exclusive = False
         self._inside = 0
         self._pid = os.getpid()
-        self.socket = sock
+        self._socket = sock
 
     def _remember(self) -> None:
         """Keep what may be asked for once the descriptor is gone."""
@@ -92,6 +106,8 @@ class Endpoint:
                 [wake] if writing else [own, wake], [own] if writing else [], [], seconds
             )
             return (READABLE if readable else 0) | (WRITABLE if writable else 0)
+        if seconds is not None:
+            seconds = min(seconds, 86_400.0)  # poll takes 24 days at most; whoever waits for longer asks again
         poll = select.poll()
         poll.register(own, select.POLLOUT if writing else select.POLLIN | _RDHUP)
         poll.register(wake, select.POLLIN)
@@ -127,7 +143,15 @@ class Endpoint:
             self._retire()
         else:
             self._alarm.send(b"\0")
-        self.socket.close()
+        self._socket.close()
+
+    @property
+    def socket(self) -> _Socket:
+        """The socket that it was made with; `close()` closes it."""
+        return self._socket
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} can't be pickled or copied")
 
     def __enter__(self) -> Self:
         return self

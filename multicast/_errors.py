@@ -9,6 +9,8 @@ import errno
 import os
 import sys
 
+MAX_RECEIVE_BUFFER = (2**31 - 1) // 2  # the kernel keeps twice of it in an int (__sock_set_rcvbuf)
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,7 +94,7 @@ def membership_hint(number: int, *, joining: bool, named: bool, source: bool, ip
             return "; this socket has not joined it" + (" from this source" if source else "")
         return "; joined from this source already" if source else ""
     if number == errno.EINVAL:
-        return "; this socket has joined the group in the other mode (any source, or named sources)"
+        return "; this socket has joined the group in the other mode, or not at all"
     if number in (errno.ENOBUFS, errno.ENOMEM) and sys.platform == "linux":
         names = ["net.core.optmem_max"]
         if not ipv6:
@@ -105,7 +107,7 @@ def membership_hint(number: int, *, joining: bool, named: bool, source: bool, ip
 
 def _sysctl(name: str) -> str:
     try:
-        with open("/proc/sys/" + name.replace(".", "/"), encoding="ascii") as file:
+        with open("/proc/sys/" + name.replace(".", "/"), encoding="utf-8") as file:
             return f"now {file.read().strip()}"
     except OSError:
         return "not readable here"
@@ -120,10 +122,23 @@ def bind_hint(error: OSError) -> str:
 
 def clamped(requested: int, granted: int) -> str:
     """Say that the kernel granted a smaller receive buffer, and what to do about it."""
+    said = f"set_receive_buffer: asked for {requested} bytes, granted {granted}: "
+    if granted >= MAX_RECEIVE_BUFFER or sys.platform != "linux":
+        return said + "this system has no larger one"
     return (
-        f"set_receive_buffer: asked for {requested} bytes, granted {granted}: net.core.rmem_max limits it "
-        f"({_sysctl('net.core.rmem_max')}). As root: sysctl -w net.core.rmem_max={requested}"
+        f"{said}net.core.rmem_max limits it ({_sysctl('net.core.rmem_max')}). "
+        f"As root: sysctl -w net.core.rmem_max={requested}"
     )
+
+
+def no_buffer(operation: str, data: object) -> TypeError:
+    """What should be sent has no bytes to show."""
+    return TypeError(f"{operation}: a contiguous bytes-like object is needed, not {type(data).__name__}")
+
+
+def not_contiguous(operation: str, data: object) -> BufferError:
+    """What should be sent has its bytes in several pieces."""
+    return BufferError(f"{operation}: the bytes of this {type(data).__name__} are not contiguous")
 
 
 def no_own_address(doing: str, wanted: object) -> OSError:

@@ -90,7 +90,11 @@ def interface_index(interface: InterfaceLike, doing: str, *, gone: bool = False)
 
 def zone_index(zone: str, doing: str, *, gone: bool = False) -> int:
     """Return the index of the interface that an address's zone names, or gives the index of (RFC 4007, section 11)."""
-    return interface_index(int(zone) if zone.isdecimal() else zone, doing, gone=gone)
+    if not (zone.isascii() and zone.isdecimal()):
+        return interface_index(zone, doing, gone=gone)
+    if len(zone) > 10:  # int() refuses the very long ones in words of its own
+        raise _out_of_range(zone, doing)
+    return interface_index(int(zone), doing, gone=gone)
 
 
 def interface_name(index: int) -> str:
@@ -109,11 +113,16 @@ def _index(value: object, doing: str) -> int:
     if number is None:
         raise TypeError(
             f"{doing}: interface is a name, an index, one of the interface's own addresses, an Interface or None, "
-            f"not {value!r}"
+            f"not {_arguments.shown(value)}"
         )
     if not 0 < number < 2**31:
-        raise ValueError(f"{doing}: an interface's index is an integer from 1 to {2**31 - 1}, not {number}")
+        raise _out_of_range(number, doing)
     return number
+
+
+def _out_of_range(number: object, doing: str) -> ValueError:
+    shown = _arguments.shown(number)
+    return ValueError(f"{doing}: an interface's index is an integer from 1 to {2**31 - 1}, not {shown}")
 
 
 def _checked(index: int | None, name: str | None, doing: str) -> int:

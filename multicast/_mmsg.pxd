@@ -13,6 +13,9 @@ cdef enum Calls:
     UNTRIED = 0   # recvmmsg and sendmmsg have not failed yet
     DENIED = 1    # they do not exist for this process: its seccomp policy answers ENOSYS or EPERM
 
+cdef enum:
+    SEND_AT_ONCE = 64  # messages handed to one sendmmsg
+
 cdef struct Totals:
     uint64_t datagrams  # each atomic: written by the one consumer, read by any thread
     uint64_t bytes

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True
-# cython: boundscheck=False, wraparound=False, cdivision=True, embedsignature=True
+# cython: boundscheck=False, wraparound=False, cdivision=True, embedsignature=True, embedsignature.format=clinic
 """The native backend: setsockopt through the kernel's own structs, and batches on recvmmsg(2) and sendmmsg(2).
 
 Owns the descriptors it waits on and the blocks of memory that the kernel fills: bytes that anybody can see never
@@ -8,7 +8,8 @@ change. Must not choose a backend, look up an interface or word an error; its tw
 
 cimport cython
 from cpython.buffer cimport (
-    PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_FULL_RO, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release,
+    PyObject_CheckBuffer, PyObject_GetBuffer,
 )
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_AsSsize_t
@@ -108,7 +109,7 @@ os.register_at_fork(after_in_child=_after_fork)
 cdef class _Endpoint:
     """A socket of ours, and who is inside a call on it."""
 
-    cdef readonly object socket
+    cdef object _socket
     cdef Endpoint _endpoint
     cdef uint64_t _born
 
@@ -121,7 +122,7 @@ cdef class _Endpoint:
 
     cdef int _open(self, sock, str operation) except -1:
         _check(endpoint_open(&self._endpoint, sock.fileno()), operation)
-        self.socket = sock
+        self._socket = sock
         return 0
 
     cdef void _remember(self) noexcept nogil:
@@ -155,6 +156,11 @@ cdef class _Endpoint:
             if n != -EINTR:
                 return _check(n, operation)
 
+    @property
+    def socket(self):
+        """The socket that it was made with; `close()` closes it."""
+        return self._socket
+
     def fileno(self):
         """Return the descriptor to wait on with selectors or an event loop; -1 once closed."""
         return -1 if endpoint_closed(&self._endpoint) else self._endpoint.fd
@@ -178,7 +184,7 @@ cdef class _Endpoint:
         else:  # a forked child: the calls inside are the parent's, and so is whoever the eventfd would wake
             self._endpoint.state = CLOSED
             self._retire()
-        self.socket.close()
+        self._socket.close()
 
     def __enter__(self):
         return self
@@ -348,14 +354,14 @@ cdef class Receiver(_Endpoint):
     cdef int64_t _timeout
     cdef int _late_error          # met after part of a batch: the next call's to raise
     cdef Totals _totals
-    cdef SocketCounters _socket   # as they were when last asked for, so that they outlive the socket
+    cdef SocketCounters _counters  # as they were when last asked for, so that they outlive the socket
 
     def __cinit__(self, *_, **__):
         self._pool = _Pool()  # before anything can fail, so that no method ever meets None
 
     def __init__(self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None):
         operation = "Receiver"
-        if self.socket is not None:
+        if self._socket is not None:
             raise RuntimeError("Receiver: already initialised")
         sock = _arguments.datagram_socket(sock, operation)
         slots = _arguments.batch_size(batch_size, operation)
@@ -369,7 +375,7 @@ cdef class Receiver(_Endpoint):
         self._pool = pool
 
     cdef void _remember(self) noexcept nogil:
-        ask_socket(self._endpoint.fd, &self._socket)
+        ask_socket(self._endpoint.fd, &self._counters)
 
     cdef void _retire(self) noexcept nogil:
         self._remember()
@@ -467,14 +473,14 @@ cdef class Receiver(_Endpoint):
         if self._enter(SHARED, "stats"):
             self._remember()
             self._leave(SHARED)
-        drops = <int64_t> atomic_load_count(&self._socket.drops, __ATOMIC_RELAXED)
+        drops = <int64_t> atomic_load_count(&self._counters.drops, __ATOMIC_RELAXED)
         return Stats(
             datagrams=atomic_load_count(&self._totals.datagrams, __ATOMIC_RELAXED),
             bytes=atomic_load_count(&self._totals.bytes, __ATOMIC_RELAXED),
             batches=atomic_load_count(&self._totals.batches, __ATOMIC_RELAXED),
             truncated=atomic_load_count(&self._totals.truncated, __ATOMIC_RELAXED),
             drops=None if drops == NOT_TOLD else drops,
-            receive_buffer=atomic_load_count(&self._socket.receive_buffer, __ATOMIC_RELAXED),
+            receive_buffer=atomic_load_count(&self._counters.receive_buffer, __ATOMIC_RELAXED),
             blocks=atomic_load_word(&self._pool.pool.blocks, __ATOMIC_RELAXED),
             blocks_in_use=atomic_load_word(&self._pool.pool.in_use, __ATOMIC_RELAXED),
         )
@@ -496,8 +502,14 @@ cdef class Receiver(_Endpoint):
 
 # Sending -----------------------------------------------------------------------------------------------------------
 
-cdef enum:
-    SEND_AT_ONCE = 64  # messages handed to one sendmmsg
+cdef int _get_buffer(data, Py_buffer *buffer, str operation) except -1:
+    if not PyObject_CheckBuffer(data):
+        raise _errors.no_buffer(operation, data)
+    PyObject_GetBuffer(data, buffer, PyBUF_FULL_RO)
+    if not PyBuffer_IsContiguous(buffer, b"C"):
+        PyBuffer_Release(buffer)
+        raise _errors.not_contiguous(operation, data)
+    return 0
 
 
 @cython.final
@@ -516,7 +528,7 @@ cdef class Sender(_Endpoint):
         cdef sockaddr_storage peer
         cdef socklen_t length = sizeof(peer)
         cdef int i
-        if self.socket is not None:
+        if self._socket is not None:
             raise RuntimeError("Sender: already initialised")
         sock = _arguments.datagram_socket(sock, "Sender")
         if getpeername(sock.fileno(), <sockaddr *> &peer, &length) < 0:
@@ -555,7 +567,7 @@ cdef class Sender(_Endpoint):
                 size = held = 0
                 try:
                     for size in range(<int> min(total - sent, <Py_ssize_t> SEND_AT_ONCE)):
-                        PyObject_GetBuffer(buffers[sent + size], &self._buffers[size], PyBUF_SIMPLE)
+                        _get_buffer(buffers[sent + size], &self._buffers[size], operation)
                         held += 1
                         self._vectors[size].iov_base = self._buffers[size].buf
                         self._vectors[size].iov_len = self._buffers[size].len

@@ -16,7 +16,7 @@ import sys
 import time
 
 from . import __version__, _arguments, _errors
-from ._endpoint_py import ERROR, HANGUP, READABLE, WRITABLE, Endpoint
+from ._endpoint_py import ERROR, HANGUP, READABLE, WRITABLE, Endpoint, final
 from ._values import Stats
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from socket import socket as _Socket  # in a class whose own attribute is called socket
     from types import EllipsisType
-    from typing import Any, Self, SupportsFloat, SupportsIndex, overload
+    from typing import Any, NoReturn, Self, SupportsFloat, SupportsIndex, overload
 
     from typing_extensions import Buffer
 
@@ -155,6 +155,7 @@ else:
     _Block = bytes
 
 
+@final
 class Batch(_Block):
     """The datagrams of one `recv_batch`: a sequence of read-only memoryviews, each exactly a datagram's bytes.
 
@@ -226,6 +227,12 @@ class Batch(_Block):
 
     __str__ = __repr__
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a batch can't be pickled or copied; bytes(view) can")
+
+    if not TYPE_CHECKING:  # of bytes, what a batch does not do
+        __add__ = __mul__ = __rmul__ = __mod__ = __rmod__ = __lt__ = __le__ = __gt__ = __ge__ = None
+
     @property
     def offsets(self) -> memoryview[int]:
         """Where in `memoryview(batch)` each datagram begins: a read-only buffer of uint32 (format "I"), bytes."""
@@ -258,6 +265,7 @@ _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # 0: Windows has none
 _WSAEMSGSIZE = 10040  # Windows: the datagram was longer than the buffer, which is full
 
 
+@final
 class Receiver(Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
@@ -274,9 +282,6 @@ class Receiver(Endpoint):
     be called from any. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
     """
 
-    batch_size: int  # How many datagrams a batch has at most.
-    datagram_size: int  # How many bytes of a datagram are kept.
-
     def __init__(
         self,
         sock: _Socket,
@@ -287,23 +292,25 @@ class Receiver(Endpoint):
         max_blocks: SupportsIndex | None = None,
     ) -> None:
         operation = "Receiver"
+        if hasattr(self, "_own"):
+            raise RuntimeError("Receiver: already initialised")
         sock = _arguments.datagram_socket(sock, operation)
-        self.batch_size = _arguments.batch_size(batch_size, operation)
-        self.datagram_size = _arguments.datagram_size(datagram_size, operation)
+        self._batch_size = _arguments.batch_size(batch_size, operation)
+        self._datagram_size = _arguments.datagram_size(datagram_size, operation)
         self._max_blocks = _arguments.max_blocks(max_blocks, operation)
         self._timeout = _arguments.timeout_ns(timeout, operation)
-        self._slot_size = _arguments.slot_size(self.datagram_size)
-        self._scratch = memoryview(bytearray(self.batch_size * self._slot_size))
+        self._slot_size = _arguments.slot_size(self._datagram_size)
+        self._scratch = memoryview(bytearray(self._batch_size * self._slot_size))
         starts = range(0, len(self._scratch), self._slot_size)
-        self._slots = [self._scratch[start : start + self.datagram_size] for start in starts]
+        self._slots = [self._scratch[start : start + self._datagram_size] for start in starts]
         self._held: set[int] = set()
         self._late_error: OSError | None = None
         self._datagrams = self._bytes = self._batches = self._truncated = 0
         self._last_drops: int | None = None
         self._last_receive_buffer = 0
-        super().__init__(sock)
         if notice is not None:
             notice()
+        super().__init__(sock)
 
     def _remember(self) -> None:
         self._last_drops = kernel_drops(self._own)
@@ -385,7 +392,7 @@ class Receiver(Endpoint):
             real = self._fill(timeout, operation)
             if not real:
                 return None
-            lengths = [min(length, self.datagram_size) for length in real]
+            lengths = [min(length, self._datagram_size) for length in real]
             filled = self._scratch[: len(real) * self._slot_size]
             batch = Batch._of(filled, self._slot_size, lengths, real, self._held)
             self._datagrams += len(real)
@@ -443,6 +450,16 @@ class Receiver(Endpoint):
             blocks_in_use=held,
         )
 
+    @property
+    def batch_size(self) -> int:
+        """How many datagrams a batch has at most."""
+        return self._batch_size
+
+    @property
+    def datagram_size(self) -> int:
+        """How many bytes of a datagram are kept."""
+        return self._datagram_size
+
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"fd={self.fileno()}"
         return f"<multicast.Receiver {state} batch_size={self.batch_size} datagram_size={self.datagram_size}>"
@@ -450,9 +467,23 @@ class Receiver(Endpoint):
 
 # Sending -----------------------------------------------------------------------------------------------------------
 
+
+def _get_buffer(data: Buffer, operation: str) -> memoryview:
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise _errors.no_buffer(operation, data) from None
+    except BufferError:
+        raise _errors.not_contiguous(operation, data) from None
+    if not view.c_contiguous:
+        raise _errors.not_contiguous(operation, data)
+    return view
+
+
 _SEND_AT_ONCE = 64  # as many as the native backend hands to one sendmmsg
 
 
+@final
 class Sender(Endpoint):
     """Sends datagrams to the group that its socket is connected to.
 
@@ -461,6 +492,8 @@ class Sender(Endpoint):
     """
 
     def __init__(self, sock: _Socket) -> None:
+        if hasattr(self, "_own"):
+            raise RuntimeError("Sender: already initialised")
         sock = _arguments.datagram_socket(sock, "Sender")
         try:
             sock.getpeername()
@@ -492,9 +525,7 @@ class Sender(Endpoint):
                 held: list[memoryview] = []
                 try:
                     for data in buffers[sent : sent + _SEND_AT_ONCE]:
-                        held.append(memoryview(data))
-                        if not held[-1].c_contiguous:
-                            raise BufferError("ndarray is not C-contiguous")
+                        held.append(_get_buffer(data, operation))  # noqa: PERF401 - to release those before a bad one
                     for view in held:
                         self._send_one(view, operation)
                         sent += 1

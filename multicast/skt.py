@@ -10,6 +10,8 @@ import errno
 import os
 import socket
 import sys
+import warnings
+import weakref
 
 from . import __version__, _arguments, _errors
 from ._interfaces import interface_index, interface_name, interfaces, zone_index
@@ -128,12 +130,15 @@ Sender = _backend.Sender
 _said: set[str] = set()
 
 
-def _say_once(text: str, key: str, stacklevel: int) -> None:
-    if key not in _said:
-        _said.add(key)
-        import warnings
-
-        warnings.warn(text, RuntimeWarning, stacklevel=stacklevel + 1)
+def _say_once(text: str, key: str) -> None:
+    """Warn, once a process, where the user's code calls into this package."""
+    if key in _said:
+        return
+    _said.add(key)
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, RuntimeWarning, stacklevel=level)
 
 
 if BACKEND == "stdlib" and _choice == "auto" and sys.platform == "linux":
@@ -143,7 +148,6 @@ if BACKEND == "stdlib" and _choice == "auto" and sys.platform == "linux":
             f"receiving through the standard library, one system call a datagram: {BACKEND_REASON}. "
             "MULTICAST_BACKEND=stdlib accepts that without this warning",
             "fallback",
-            stacklevel=3,
         )
 
     _backend.notice = _notice
@@ -212,9 +216,14 @@ def leave_group(
 
     Leaving the last source leaves the group. On an interface that has gone, a group can still be left by the index that
     this had, with all of its sources at once: the kernel has them no more.
-    Raises as `join_group` does; EADDRNOTAVAIL: not joined.
+    Raises as `join_group` does; EADDRNOTAVAIL: not joined; EINVAL: nothing is joined that this could be a source of.
     """
     _member("leave_group", sock, group, interface, source)
+
+
+# What each socket has joined here, by group and interface index (0: the kernel's choice): the sources, None for any.
+_memberships: weakref.WeakKeyDictionary[socket.socket, dict[tuple[bytes, int], set[bytes] | None]]
+_memberships = weakref.WeakKeyDictionary()
 
 
 def _member(
@@ -230,6 +239,14 @@ def _member(
     index = _zoned_index(address, interface, doing, gone=not joining)
     if index:
         doing = f"{doing} on {interface_name(index)}"
+    # Where a group is joined from any source, Linux takes one, joined or left, as the wish to change the mode: without
+    # an error the socket goes deaf to all others (ip_mc_source of net/ipv4/igmp.c). RFC 3678, 4.1.3, asks for EINVAL.
+    known = _memberships.setdefault(checked, {})
+    membership = (address.packed, index)
+    any_source = membership in known and known[membership] is None
+    if origin is not None and any_source and _is_joined(checked, *membership):
+        hint = "; this socket has joined the group in the other mode, from any source"
+        raise _errors.failed(errno.EINVAL, doing, hint)
     member = _backend.join_group if joining else _backend.leave_group
     try:
         try:
@@ -239,19 +256,34 @@ def _member(
             # net.ipv4.igmp_max_memberships: so let the whole of it go.
             if joining or origin is None or error.errno != errno.ENODEV:
                 raise
+            origin = None
             member(checked, address.packed, index, None)
     except OSError as error:
-        raise _errors.system(
-            error,
-            doing,
-            _errors.membership_hint(
-                error.errno or 0,
-                joining=joining,
-                named=bool(index),
-                source=origin is not None,
-                ipv6=address.family == socket.AF_INET6,
-            ),
-        ) from None
+        hint = _errors.membership_hint(
+            error.errno or 0,
+            joining=joining,
+            named=bool(index),
+            source=origin is not None,
+            ipv6=address.family == socket.AF_INET6,
+        )
+        raise _errors.system(error, doing, hint) from None
+    sources = known.get(membership) or set()
+    if origin is None or (not joining and sources <= {origin.packed}):
+        known.pop(membership, None)
+    if joining:
+        known[membership] = None if origin is None else sources | {origin.packed}
+    elif origin is not None and membership in known:
+        known[membership] = sources - {origin.packed}
+
+
+def _is_joined(sock: socket.socket, group: bytes, index: int) -> bool:
+    """Whether the socket still has a membership: it may have been left without this package."""
+    try:
+        _backend.join_group(sock, group, index, None)
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    _backend.leave_group(sock, group, index, None)
+    return False
 
 
 def _zoned_index(address: _arguments.Address, interface: InterfaceLike, doing: str, *, gone: bool = False) -> int:
@@ -260,7 +292,9 @@ def _zoned_index(address: _arguments.Address, interface: InterfaceLike, doing: s
     if address.zone is not None:
         zone = zone_index(address.zone, doing, gone=gone)
         if index not in (0, zone):
-            raise ValueError(f"{doing}: the group's zone and the interface {interface!r} are not the same")
+            raise ValueError(
+                f"{doing}: the group's zone and the interface {_arguments.shown(interface)} are not the same"
+            )
         index = zone
     if not index and address.needs_zone:
         raise ValueError(f"{doing}: such a group is another on every interface (RFC 4291, 2.7): name the interface")
@@ -304,12 +338,11 @@ def set_multicast_loopback(sock: socket.socket, enabled: bool) -> None:
     """
     doing = "set_multicast_loopback"
     checked = _arguments.multicast_socket(sock, doing)
-    if enabled not in (True, False):
-        raise TypeError(f"{doing}: enabled is True or False, not {enabled!r}")
+    wanted = _arguments.boolean(enabled, doing, "enabled")
     try:
-        _backend.set_multicast_loopback(checked, bool(enabled))
+        _backend.set_multicast_loopback(checked, wanted)
     except OSError as error:
-        raise _errors.system(error, f"{doing} {enabled}") from None
+        raise _errors.system(error, f"{doing} {wanted}") from None
 
 
 def set_receive_buffer(sock: socket.socket, nbytes: SupportsIndex) -> int:
@@ -328,7 +361,7 @@ def set_receive_buffer(sock: socket.socket, nbytes: SupportsIndex) -> int:
     except OSError as error:
         raise _errors.system(error, f"{doing} {requested}") from None
     if granted < requested:
-        _say_once(_errors.clamped(requested, granted), "clamped", stacklevel=3)
+        _say_once(_errors.clamped(requested, granted), "clamped")
     return granted
 
 
@@ -375,21 +408,22 @@ def open_receiver(
     sources = [] if source is None else list(_several(source))
     if source is not None and not sources:
         raise ValueError(f"{operation}: no source was named; None is for any")
-    for each in sources:
-        _arguments.source_address(each, groups[0], operation)
+    origins = {
+        found.packed: found.text
+        for found in (_arguments.source_address(each, groups[0], operation) for each in sources)
+    }
     number = _arguments.whole(port, operation, "port", 1, 65_535)
-    if exclusive not in (True, False):
-        raise TypeError(f"{operation}: exclusive is True or False, not {exclusive!r}")
+    sharing = not _arguments.boolean(exclusive, operation, "exclusive")
     one_group = f"{operation} {groups[0]}"
     index = _zoned_index(groups[0], interface, one_group)
 
-    sock = _new_socket(groups[0].family, reuse=not exclusive)
+    sock = _new_socket(groups[0].family, reuse=sharing)
     try:
         if receive_buffer is not None:
             set_receive_buffer(sock, receive_buffer)
         _bind(sock, groups, number, index, operation)
         for address in {address.packed: address for address in groups}.values():
-            for origin in dict.fromkeys(map(str, sources)) or (None,):
+            for origin in origins.values() or (None,):
                 join_group(sock, address.text, interface, origin)
         return Receiver(
             sock, batch_size=batch_size, datagram_size=datagram_size, timeout=timeout, max_blocks=max_blocks
