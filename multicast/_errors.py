@@ -9,6 +9,8 @@ import errno
 import os
 import sys
 
+from ._arguments import shown
+
 MAX_RECEIVE_BUFFER = (2**31 - 1) // 2  # the kernel keeps twice of it in an int (__sock_set_rcvbuf)
 
 TYPE_CHECKING = False
@@ -80,7 +82,7 @@ def system(error: OSError, doing: str, hint: str = "") -> OSError:
 
 def no_interface(doing: str, wanted: object, names: Iterable[str]) -> OSError:
     """There is no such interface."""
-    return OSError(errno.ENODEV, f"{doing}: no interface {wanted!r} (there are: {', '.join(names)})")
+    return OSError(errno.ENODEV, f"{doing}: no interface {shown(wanted)} (there are: {', '.join(names)})")
 
 
 def membership_hint(number: int, *, joining: bool, named: bool, source: bool, ipv6: bool) -> str:
@@ -143,7 +145,7 @@ def not_contiguous(operation: str, data: object) -> BufferError:
 
 def no_own_address(doing: str, wanted: object) -> OSError:
     """No interface has the address by which one was meant."""
-    return OSError(errno.EADDRNOTAVAIL, f"{doing}: no interface has the address {wanted}")
+    return OSError(errno.EADDRNOTAVAIL, f"{doing}: no interface has the address {str(wanted)[:200]}")
 
 
 def ambiguous_address(doing: str, wanted: object, names: Iterable[str]) -> ValueError:

@@ -16,6 +16,11 @@ cdef enum Calls:
 cdef enum:
     SEND_AT_ONCE = 64  # messages handed to one sendmmsg
 
+cdef struct Outbox:
+    mmsghdr headers[SEND_AT_ONCE]
+    iovec vectors[SEND_AT_ONCE]
+    Py_buffer buffers[SEND_AT_ONCE]  # what the vectors point to, held while it is sent
+
 cdef struct Totals:
     uint64_t datagrams  # each atomic: written by the one consumer, read by any thread
     uint64_t bytes
@@ -92,6 +97,19 @@ cdef inline void account(const Pool *pool, Block *block, int n, Totals *totals) 
     atomic_store_count(&totals.batches, totals.batches + 1, __ATOMIC_RELAXED)
     atomic_store_count(&totals.truncated, totals.truncated + cut, __ATOMIC_RELAXED)
     multicast_plant_fault(block.slots + <size_t> pool.batch_size * pool.slot_size)
+
+
+cdef inline void outbox_init(Outbox *outbox) noexcept nogil:
+    cdef int i
+    for i in range(SEND_AT_ONCE):
+        outbox.headers[i].msg_hdr.msg_iov = &outbox.vectors[i]
+        outbox.headers[i].msg_hdr.msg_iovlen = 1
+
+
+cdef inline void outbox_take(Outbox *outbox, int i) noexcept nogil:
+    """The i-th buffer is there: point to it."""
+    outbox.vectors[i].iov_base = outbox.buffers[i].buf
+    outbox.vectors[i].iov_len = outbox.buffers[i].len
 
 
 cdef inline int send_messages(int fd, mmsghdr *headers, int size, uint32_t *calls) noexcept nogil:

@@ -46,12 +46,10 @@ cdef int _membership(
         bytes group, uint32_t index, bytes source) except -1:
     cdef int family = AF_INET if len(group) == 4 else AF_INET6
     cdef const char *group_bytes = group
-    cdef const char *source_bytes = NULL
+    cdef const char *source_bytes = NULL if source is None else <const char *> source
     cdef int result
     if len(group) not in (4, 16) or (source is not None and len(source) != len(group)):
         raise ValueError("addresses have 4 or 16 bytes, a group's sources as many as the group")
-    if source is not None:
-        source_bytes = source
     with nogil:  # a membership waits for the kernel's lock on its interfaces
         result = option_membership(fd, family, any_source, one_source, group_bytes, index, source_bytes)
     return _check(result, operation)
@@ -63,6 +61,14 @@ def join_group(sock, bytes group not None, uint32_t index, bytes source):
 
 def leave_group(sock, bytes group not None, uint32_t index, bytes source):
     _membership("leave_group", sock.fileno(), MCAST_LEAVE_GROUP, MCAST_LEAVE_SOURCE_GROUP, group, index, source)
+
+
+def block_source(sock, bytes group not None, uint32_t index, bytes source not None):
+    _membership("block_source", sock.fileno(), 0, MCAST_BLOCK_SOURCE, group, index, source)
+
+
+def unblock_source(sock, bytes group not None, uint32_t index, bytes source not None):
+    _membership("unblock_source", sock.fileno(), 0, MCAST_UNBLOCK_SOURCE, group, index, source)
 
 
 def set_multicast_interface(sock, uint32_t index):
@@ -81,10 +87,7 @@ def set_multicast_loopback(sock, bint enabled):
 def limit_to_joined(sock):
     """Deliver only groups joined on this socket (IP_MULTICAST_ALL off, ip(7)); False where the kernel can't."""
     cdef int result = option_set_int(sock.fileno(), sock.family, IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, 0)
-    if result == -ENOPROTOOPT:
-        return False
-    _check(result, "limit_to_joined")
-    return True
+    return result != -ENOPROTOOPT and _check(result, "limit_to_joined") == 0
 
 
 def set_receive_buffer(sock, int nbytes):
@@ -119,11 +122,6 @@ cdef class _Endpoint:
 
     def __dealloc__(self):
         endpoint_release(&self._endpoint)
-
-    cdef int _open(self, sock, str operation) except -1:
-        _check(endpoint_open(&self._endpoint, sock.fileno()), operation)
-        self._socket = sock
-        return 0
 
     cdef void _remember(self) noexcept nogil:
         """Keep what may be asked for once the descriptor is gone."""
@@ -371,8 +369,8 @@ cdef class Receiver(_Endpoint):
         pool = _Pool()
         if not pool_init(&(<_Pool> pool).pool, slots, size, _arguments.slot_size(size), limit):
             raise MemoryError()
-        self._open(sock, operation)
-        self._pool = pool
+        _check(endpoint_open(&self._endpoint, sock.fileno()), operation)
+        self._socket, self._pool = sock, pool
 
     cdef void _remember(self) noexcept nogil:
         ask_socket(self._endpoint.fd, &self._counters)
@@ -520,23 +518,19 @@ cdef class Sender(_Endpoint):
     Raises TypeError or ValueError for a socket that can't be, and OSError.
     """
 
-    cdef mmsghdr _headers[SEND_AT_ONCE]
-    cdef iovec _vectors[SEND_AT_ONCE]
-    cdef Py_buffer _buffers[SEND_AT_ONCE]
+    cdef Outbox _outbox
 
     def __init__(self, sock):
         cdef sockaddr_storage peer
         cdef socklen_t length = sizeof(peer)
-        cdef int i
         if self._socket is not None:
             raise RuntimeError("Sender: already initialised")
         sock = _arguments.datagram_socket(sock, "Sender")
         if getpeername(sock.fileno(), <sockaddr *> &peer, &length) < 0:
             raise _errors.not_connected("Sender")
-        for i in range(SEND_AT_ONCE):
-            self._headers[i].msg_hdr.msg_iov = &self._vectors[i]
-            self._headers[i].msg_hdr.msg_iovlen = 1
-        self._open(sock, "Sender")
+        outbox_init(&self._outbox)
+        _check(endpoint_open(&self._endpoint, sock.fileno()), "Sender")
+        self._socket = sock
 
     cdef int _flush(self, int size, str operation) except -1:
         """Send the first `size` messages: how many went, at least one; waits while the socket's buffer is full."""
@@ -544,7 +538,7 @@ cdef class Sender(_Endpoint):
         cdef short found = 0
         while True:
             with nogil:
-                n = send_messages(self._endpoint.fd, self._headers, size, &_calls)
+                n = send_messages(self._endpoint.fd, self._outbox.headers, size, &_calls)
             if n > 0:
                 return n
             if n == -EINTR:
@@ -567,10 +561,9 @@ cdef class Sender(_Endpoint):
                 size = held = 0
                 try:
                     for size in range(<int> min(total - sent, <Py_ssize_t> SEND_AT_ONCE)):
-                        _get_buffer(buffers[sent + size], &self._buffers[size], operation)
+                        _get_buffer(buffers[sent + size], &self._outbox.buffers[size], operation)
+                        outbox_take(&self._outbox, size)
                         held += 1
-                        self._vectors[size].iov_base = self._buffers[size].buf
-                        self._vectors[size].iov_len = self._buffers[size].len
                     n = self._flush(held, operation)
                 except Exception:
                     if sent == 0:
@@ -578,7 +571,7 @@ cdef class Sender(_Endpoint):
                     return sent
                 finally:
                     for size in range(held):
-                        PyBuffer_Release(&self._buffers[size])
+                        PyBuffer_Release(&self._outbox.buffers[size])
                 sent += n
             return sent
         finally:

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+import weakref
 
 from . import __version__, _arguments, _errors
 from ._endpoint_py import ERROR, HANGUP, READABLE, WRITABLE, Endpoint, final
@@ -37,11 +38,18 @@ notice: Callable[[], None] | None = None  # the door's: what to say when the fir
 
 _LINUX = sys.platform == "linux"
 
-# By system, since the socket module names none of them: join, leave, join and leave a source (RFC 3678, section 5).
-_MCAST_JOIN_GROUP, _MCAST_LEAVE_GROUP, _MCAST_JOIN_SOURCE_GROUP, _MCAST_LEAVE_SOURCE_GROUP = {
-    "linux": (42, 45, 46, 47),
-    "win32": (41, 42, 45, 46),
-}.get(sys.platform, (80, 81, 82, 83))  # macOS and the BSDs
+# By system, since the socket module names none of them (RFC 3678, section 5).
+(
+    _MCAST_JOIN_GROUP,
+    _MCAST_BLOCK_SOURCE,
+    _MCAST_UNBLOCK_SOURCE,
+    _MCAST_LEAVE_GROUP,
+    _MCAST_JOIN_SOURCE_GROUP,
+    _MCAST_LEAVE_SOURCE_GROUP,
+) = {
+    "linux": (42, 43, 44, 45, 46, 47),
+    "win32": (41, 43, 44, 42, 45, 46),
+}.get(sys.platform, (80, 84, 85, 81, 82, 83))  # macOS and the BSDs
 _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
 _SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
 _MEMINFO = struct.Struct("=9I")
@@ -85,6 +93,14 @@ def join_group(sock: socket.socket, group: bytes, index: int, source: bytes | No
 
 def leave_group(sock: socket.socket, group: bytes, index: int, source: bytes | None) -> None:
     _membership(sock, _MCAST_LEAVE_GROUP, _MCAST_LEAVE_SOURCE_GROUP, group, index, source)
+
+
+def block_source(sock: socket.socket, group: bytes, index: int, source: bytes) -> None:
+    _membership(sock, 0, _MCAST_BLOCK_SOURCE, group, index, source)
+
+
+def unblock_source(sock: socket.socket, group: bytes, index: int, source: bytes) -> None:
+    _membership(sock, 0, _MCAST_UNBLOCK_SOURCE, group, index, source)
 
 
 def set_multicast_interface(sock: socket.socket, index: int) -> None:
@@ -155,6 +171,21 @@ else:
     _Block = bytes
 
 
+class _Pool:
+    """Counts the batches that are alive, by their weak references to it.
+
+    With a finalizer of ours instead, a signal's handler could come in between, and its exception would go nowhere.
+    """
+
+    def lease(self) -> weakref.ref[_Pool]:
+        """Return what a batch has to hold: each its own, as only a callback makes them."""
+        return weakref.ref(self, id)
+
+    def held(self) -> int:
+        """Return how many leases there are."""
+        return weakref.getweakrefcount(self)
+
+
 @final
 class Batch(_Block):
     """The datagrams of one `recv_batch`: a sequence of read-only memoryviews, each exactly a datagram's bytes.
@@ -169,24 +200,20 @@ class Batch(_Block):
     _real_lengths: array.array[int]
     _truncated: bytes
 
-    _held: set[int]
+    _lease: weakref.ref[_Pool]
 
     def __new__(cls, *_: object) -> Self:
         raise TypeError("batches come from Receiver.recv_batch")
 
     @classmethod
-    def _of(cls, data: Buffer, slot_size: int, lengths: list[int], real: list[int], held: set[int]) -> Self:
+    def _of(cls, data: Buffer, slot_size: int, lengths: list[int], real: list[int], pool: _Pool) -> Self:
         batch = _Block.__new__(cls, data)
         batch._slot_size = slot_size
         batch._lengths = array.array("I", lengths)
         batch._real_lengths = array.array("I", real)
         batch._truncated = bytes(length < whole for length, whole in zip(lengths, real, strict=True))
-        batch._held = held
-        held.add(id(batch))
+        batch._lease = pool.lease()
         return batch
-
-    def __del__(self) -> None:
-        self._held.discard(id(self))  # no lock: this may run in the middle of anything
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -303,7 +330,7 @@ class Receiver(Endpoint):
         self._scratch = memoryview(bytearray(self._batch_size * self._slot_size))
         starts = range(0, len(self._scratch), self._slot_size)
         self._slots = [self._scratch[start : start + self._datagram_size] for start in starts]
-        self._held: set[int] = set()
+        self._pool = _Pool()
         self._late_error: OSError | None = None
         self._datagrams = self._bytes = self._batches = self._truncated = 0
         self._last_drops: int | None = None
@@ -387,14 +414,14 @@ class Receiver(Endpoint):
         if not self._enter(True, operation):
             return None
         try:
-            if self._max_blocks and len(self._held) >= self._max_blocks:
+            if self._max_blocks and self._pool.held() >= self._max_blocks:
                 raise _errors.no_block(operation, self._max_blocks)
             real = self._fill(timeout, operation)
             if not real:
                 return None
             lengths = [min(length, self._datagram_size) for length in real]
             filled = self._scratch[: len(real) * self._slot_size]
-            batch = Batch._of(filled, self._slot_size, lengths, real, self._held)
+            batch = Batch._of(filled, self._slot_size, lengths, real, self._pool)
             self._datagrams += len(real)
             self._bytes += sum(lengths)
             self._batches += 1
@@ -438,7 +465,7 @@ class Receiver(Endpoint):
         finally:
             if inside:
                 self._leave(False)
-        held = len(self._held)
+        held = self._pool.held()
         return Stats(
             datagrams=self._datagrams,
             bytes=self._bytes,

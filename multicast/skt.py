@@ -11,7 +11,6 @@ import os
 import socket
 import sys
 import warnings
-import weakref
 
 from . import __version__, _arguments, _errors
 from ._interfaces import interface_index, interface_name, interfaces, zone_index
@@ -58,6 +57,7 @@ _BACKEND_NAMES = (
     "Batch",
     "Receiver",
     "Sender",
+    "block_source",
     "join_group",
     "leave_group",
     "limit_to_joined",
@@ -65,6 +65,7 @@ _BACKEND_NAMES = (
     "set_multicast_loopback",
     "set_multicast_ttl",
     "set_receive_buffer",
+    "unblock_source",
 )
 
 
@@ -221,11 +222,6 @@ def leave_group(
     _member("leave_group", sock, group, interface, source)
 
 
-# What each socket has joined here, by group and interface index (0: the kernel's choice): the sources, None for any.
-_memberships: weakref.WeakKeyDictionary[socket.socket, dict[tuple[bytes, int], set[bytes] | None]]
-_memberships = weakref.WeakKeyDictionary()
-
-
 def _member(
     operation: str, sock: socket.socket, group: AddressLike, interface: InterfaceLike, source: AddressLike | None
 ) -> None:
@@ -239,12 +235,7 @@ def _member(
     index = _zoned_index(address, interface, doing, gone=not joining)
     if index:
         doing = f"{doing} on {interface_name(index)}"
-    # Where a group is joined from any source, Linux takes one, joined or left, as the wish to change the mode: without
-    # an error the socket goes deaf to all others (ip_mc_source of net/ipv4/igmp.c). RFC 3678, 4.1.3, asks for EINVAL.
-    known = _memberships.setdefault(checked, {})
-    membership = (address.packed, index)
-    any_source = membership in known and known[membership] is None
-    if origin is not None and any_source and _is_joined(checked, *membership):
+    if origin is not None and _is_joined_from_any(checked, address.packed, index, origin.packed):
         hint = "; this socket has joined the group in the other mode, from any source"
         raise _errors.failed(errno.EINVAL, doing, hint)
     member = _backend.join_group if joining else _backend.leave_group
@@ -267,23 +258,23 @@ def _member(
             ipv6=address.family == socket.AF_INET6,
         )
         raise _errors.system(error, doing, hint) from None
-    sources = known.get(membership) or set()
-    if origin is None or (not joining and sources <= {origin.packed}):
-        known.pop(membership, None)
-    if joining:
-        known[membership] = None if origin is None else sources | {origin.packed}
-    elif origin is not None and membership in known:
-        known[membership] = sources - {origin.packed}
 
 
-def _is_joined(sock: socket.socket, group: bytes, index: int) -> bool:
-    """Whether the socket still has a membership: it may have been left without this package."""
+def _is_joined_from_any(sock: socket.socket, group: bytes, index: int, source: bytes) -> bool:
+    """Whether a source can't be joined or left because the socket has the whole group.
+
+    RFC 3678, 4.1.3, asks for EINVAL then. Linux takes it as the wish to change the mode, and without an error the
+    socket goes deaf to all others (ip_mc_source of net/ipv4/igmp.c). But of such a group, and no other, it lets a
+    source be unblocked, and answers EADDRNOTAVAIL where that was not blocked.
+    """
+    if sys.platform != "linux":
+        return False
     try:
-        _backend.join_group(sock, group, index, None)
+        _backend.unblock_source(sock, group, index, source)
     except OSError as error:
-        return error.errno == errno.EADDRINUSE
-    _backend.leave_group(sock, group, index, None)
-    return False
+        return error.errno == errno.EADDRNOTAVAIL
+    _backend.block_source(sock, group, index, source)  # it was blocked, and so it stays
+    return True
 
 
 def _zoned_index(address: _arguments.Address, interface: InterfaceLike, doing: str, *, gone: bool = False) -> int:

@@ -6,7 +6,6 @@ Owns how the package is loaded for tests: `multicast` is it once with each backe
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import itertools
 import os
@@ -15,6 +14,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from net import open_descriptors
 
 ASKED = os.environ.get("MULTICAST_BACKEND") or "auto"
 BACKENDS = ("native", "stdlib") if ASKED == "auto" else (ASKED,)
@@ -134,15 +134,6 @@ def opened_native(native: ModuleType):
     things = Opened(native)
     yield things
     things.close()
-
-
-def open_descriptors() -> dict[str, str]:
-    """What this process has open, by number."""
-    found = {}
-    for number in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # the one of this very listing
-            found[number] = os.readlink(f"/proc/self/fd/{number}")
-    return found
 
 
 @pytest.fixture

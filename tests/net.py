@@ -1,5 +1,6 @@
 """What several test files need to run the package in processes of their own."""
 
+import contextlib
 import os
 import pathlib
 from types import ModuleType
@@ -12,3 +13,12 @@ def python_environment(package: ModuleType, backend: str | None = None) -> dict[
         "PYTHONSAFEPATH": "1",
         "MULTICAST_BACKEND": package.BACKEND if backend is None else backend,
     }
+
+
+def open_descriptors() -> dict[str, str]:
+    """What this process has open, by number."""
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one of this very listing
+            found[number] = os.readlink(f"/proc/self/fd/{number}")
+    return found
