@@ -129,7 +129,7 @@ def timeout_ns(value: SupportsFloat | None, operation: str) -> int:
     if value is None:
         return -1
     try:
-        if not hasattr(value, "__float__") and not hasattr(value, "__index__"):
+        if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
             raise TypeError  # float() reads text, too
         seconds = float(value)
     except (TypeError, ValueError):

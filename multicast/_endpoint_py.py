@@ -7,6 +7,7 @@ received or sent.
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import select
 import socket
@@ -45,7 +46,7 @@ class Endpoint:
 
     def __init__(self, sock: _Socket) -> None:
         # A duplicate: closing the socket object can't take the descriptor away from a call.
-        self._own = sock.dup()
+        self._own = socket.fromfd(sock.fileno(), sock.family, sock.type, sock.proto)
         try:
             if self._own.gettimeout():  # else receiving would wait for that long before it asks the kernel
                 self._own.settimeout(0)
@@ -64,9 +65,9 @@ class Endpoint:
 
     def _retire(self) -> None:
         """Closed, and nobody is inside any more: let go."""
-        self._own.close()
-        self._wake.close()
-        self._alarm.close()
+        for each in (self._own, self._wake, self._alarm):
+            with contextlib.suppress(OSError):  # somebody closed it by its number: there is nothing left to let go
+                each.close()
 
     def _enter(self, exclusive: bool, operation: str) -> bool:
         """Begin a call; False if the endpoint is closed."""
@@ -139,10 +140,10 @@ class Endpoint:
             self._remember()
             self._closed = True
             last = self._inside == 0 or forked  # a forked child: the calls inside are the parent's
+            if not last:
+                self._alarm.send(b"\0")  # under the lock: the last call to leave closes it
         if last:
             self._retire()
-        else:
-            self._alarm.send(b"\0")
         self._socket.close()
 
     @property

@@ -63,10 +63,6 @@ def leave_group(sock, bytes group not None, uint32_t index, bytes source):
     _membership("leave_group", sock.fileno(), MCAST_LEAVE_GROUP, MCAST_LEAVE_SOURCE_GROUP, group, index, source)
 
 
-def block_source(sock, bytes group not None, uint32_t index, bytes source not None):
-    _membership("block_source", sock.fileno(), 0, MCAST_BLOCK_SOURCE, group, index, source)
-
-
 def unblock_source(sock, bytes group not None, uint32_t index, bytes source not None):
     _membership("unblock_source", sock.fileno(), 0, MCAST_UNBLOCK_SOURCE, group, index, source)
 
@@ -359,8 +355,6 @@ cdef class Receiver(_Endpoint):
 
     def __init__(self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None):
         operation = "Receiver"
-        if self._socket is not None:
-            raise RuntimeError("Receiver: already initialised")
         sock = _arguments.datagram_socket(sock, operation)
         slots = _arguments.batch_size(batch_size, operation)
         size = _arguments.datagram_size(datagram_size, operation)
@@ -369,6 +363,8 @@ cdef class Receiver(_Endpoint):
         pool = _Pool()
         if not pool_init(&(<_Pool> pool).pool, slots, size, _arguments.slot_size(size), limit):
             raise MemoryError()
+        if self._socket is not None:  # asked last: an argument's own code may have called this, too
+            raise RuntimeError("Receiver: already initialised")
         _check(endpoint_open(&self._endpoint, sock.fileno()), operation)
         self._socket, self._pool = sock, pool
 

@@ -41,15 +41,14 @@ _LINUX = sys.platform == "linux"
 # By system, since the socket module names none of them (RFC 3678, section 5).
 (
     _MCAST_JOIN_GROUP,
-    _MCAST_BLOCK_SOURCE,
     _MCAST_UNBLOCK_SOURCE,
     _MCAST_LEAVE_GROUP,
     _MCAST_JOIN_SOURCE_GROUP,
     _MCAST_LEAVE_SOURCE_GROUP,
 ) = {
-    "linux": (42, 43, 44, 45, 46, 47),
-    "win32": (41, 43, 44, 42, 45, 46),
-}.get(sys.platform, (80, 84, 85, 81, 82, 83))  # macOS and the BSDs
+    "linux": (42, 44, 45, 46, 47),
+    "win32": (41, 44, 42, 45, 46),
+}.get(sys.platform, (80, 85, 81, 82, 83))  # macOS and the BSDs
 _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
 _SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
 _MEMINFO = struct.Struct("=9I")
@@ -93,10 +92,6 @@ def join_group(sock: socket.socket, group: bytes, index: int, source: bytes | No
 
 def leave_group(sock: socket.socket, group: bytes, index: int, source: bytes | None) -> None:
     _membership(sock, _MCAST_LEAVE_GROUP, _MCAST_LEAVE_SOURCE_GROUP, group, index, source)
-
-
-def block_source(sock: socket.socket, group: bytes, index: int, source: bytes) -> None:
-    _membership(sock, 0, _MCAST_BLOCK_SOURCE, group, index, source)
 
 
 def unblock_source(sock: socket.socket, group: bytes, index: int, source: bytes) -> None:
@@ -319,13 +314,14 @@ class Receiver(Endpoint):
         max_blocks: SupportsIndex | None = None,
     ) -> None:
         operation = "Receiver"
-        if hasattr(self, "_own"):
-            raise RuntimeError("Receiver: already initialised")
         sock = _arguments.datagram_socket(sock, operation)
-        self._batch_size = _arguments.batch_size(batch_size, operation)
-        self._datagram_size = _arguments.datagram_size(datagram_size, operation)
-        self._max_blocks = _arguments.max_blocks(max_blocks, operation)
-        self._timeout = _arguments.timeout_ns(timeout, operation)
+        slots = _arguments.batch_size(batch_size, operation)
+        size = _arguments.datagram_size(datagram_size, operation)
+        limit = _arguments.max_blocks(max_blocks, operation)
+        wait = _arguments.timeout_ns(timeout, operation)
+        if hasattr(self, "_own"):  # asked last: an argument's own code may have called this, too
+            raise RuntimeError("Receiver: already initialised")
+        self._batch_size, self._datagram_size, self._max_blocks, self._timeout = slots, size, limit, wait
         self._slot_size = _arguments.slot_size(self._datagram_size)
         self._scratch = memoryview(bytearray(self._batch_size * self._slot_size))
         starts = range(0, len(self._scratch), self._slot_size)
@@ -340,8 +336,11 @@ class Receiver(Endpoint):
         super().__init__(sock)
 
     def _remember(self) -> None:
+        try:
+            self._last_receive_buffer = _receive_buffer(self._own)
+        except OSError:  # somebody closed the descriptor by its number
+            return
         self._last_drops = kernel_drops(self._own)
-        self._last_receive_buffer = _receive_buffer(self._own)
 
     def _retire(self) -> None:
         self._remember()
@@ -458,21 +457,17 @@ class Receiver(Endpoint):
 
     def stats(self) -> Stats:
         """Return what was counted since the receiver was opened (`Stats`); after `close()`, how it ended."""
-        inside = self._enter(False, "stats")
-        try:
-            drops = kernel_drops(self._own) if inside else self._last_drops
-            buffer = _receive_buffer(self._own) if inside else self._last_receive_buffer
-        finally:
-            if inside:
-                self._leave(False)
+        if self._enter(False, "stats"):
+            self._remember()
+            self._leave(False)
         held = self._pool.held()
         return Stats(
             datagrams=self._datagrams,
             bytes=self._bytes,
             batches=self._batches,
             truncated=self._truncated,
-            drops=drops,
-            receive_buffer=buffer,
+            drops=self._last_drops,
+            receive_buffer=self._last_receive_buffer,
             blocks=held + 1,
             blocks_in_use=held,
         )

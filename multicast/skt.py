@@ -57,7 +57,6 @@ _BACKEND_NAMES = (
     "Batch",
     "Receiver",
     "Sender",
-    "block_source",
     "join_group",
     "leave_group",
     "limit_to_joined",
@@ -235,7 +234,7 @@ def _member(
     index = _zoned_index(address, interface, doing, gone=not joining)
     if index:
         doing = f"{doing} on {interface_name(index)}"
-    if origin is not None and _is_joined_from_any(checked, address.packed, index, origin.packed):
+    if origin is not None and _is_joined_from_any(checked, address.packed, index):
         hint = "; this socket has joined the group in the other mode, from any source"
         raise _errors.failed(errno.EINVAL, doing, hint)
     member = _backend.join_group if joining else _backend.leave_group
@@ -260,20 +259,19 @@ def _member(
         raise _errors.system(error, doing, hint) from None
 
 
-def _is_joined_from_any(sock: socket.socket, group: bytes, index: int, source: bytes) -> bool:
-    """Whether a source can't be joined or left because the socket has the whole group.
+def _is_joined_from_any(sock: socket.socket, group: bytes, index: int) -> bool:
+    """Whether no source can be joined or left because the socket has the whole group.
 
     RFC 3678, 4.1.3, asks for EINVAL then. Linux takes it as the wish to change the mode, and without an error the
     socket goes deaf to all others (ip_mc_source of net/ipv4/igmp.c). But of such a group, and no other, it lets a
-    source be unblocked, and answers EADDRNOTAVAIL where that was not blocked.
+    source be unblocked: one that nobody can be is not blocked, which it answers by EADDRNOTAVAIL.
     """
     if sys.platform != "linux":
         return False
     try:
-        _backend.unblock_source(sock, group, index, source)
+        _backend.unblock_source(sock, group, index, bytes(len(group)))
     except OSError as error:
         return error.errno == errno.EADDRNOTAVAIL
-    _backend.block_source(sock, group, index, source)  # it was blocked, and so it stays
     return True
 
 
@@ -413,7 +411,7 @@ def open_receiver(
         if receive_buffer is not None:
             set_receive_buffer(sock, receive_buffer)
         _bind(sock, groups, number, index, operation)
-        for address in {address.packed: address for address in groups}.values():
+        for address in {(each.packed, each.zone): each for each in groups}.values():
             for origin in origins.values() or (None,):
                 join_group(sock, address.text, interface, origin)
         return Receiver(

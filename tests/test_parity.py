@@ -1,0 +1,575 @@
+"""Both backends, side by side: the same names, the same words, and for the same call the same result or error.
+
+Tests that run on either backend are elsewhere; these hold one against the other.
+"""
+
+# ruff: noqa: PLW0108 - the name of a lambda's parameter says what it is called with
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import ipaddress
+import math
+import os
+import pathlib
+import re
+import socket
+import struct
+from types import ModuleType
+
+import pytest
+from filters import source_filter
+
+CLASSES = ("Receiver", "Sender", "Batch")
+GROUP = f"239.253.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"  # no other run of these tests joins it
+GROUP6 = f"ff15::239:{os.getpid() & 0xFFFF:x}"
+SOURCE = "192.0.2.1"
+LO = socket.if_nametoindex("lo")
+
+
+def public(thing: object) -> set[str]:
+    return {name for name in dir(thing) if not name.startswith("_")}
+
+
+@pytest.fixture(scope="session")
+def both(pytestconfig) -> tuple[ModuleType, ModuleType]:
+    """The package with the native backend, and with its twin."""
+    packages = next(each.PACKAGES for each in pytestconfig.pluginmanager.get_plugins() if hasattr(each, "PACKAGES"))
+    if len(packages) < 2:
+        pytest.skip(f"only the {next(iter(packages))} backend is under test")
+    return packages["native"], packages["stdlib"]
+
+
+@pytest.fixture(params=["to twin", "to native"])
+def each_way(request, both) -> tuple[ModuleType, ModuleType]:
+    return both if request.param == "to twin" else both[::-1]
+
+
+# Names and words ---------------------------------------------------------------------------------------------------
+
+
+def test_the_package_and_the_door_have_the_same_names(both):
+    native, twin = both
+    assert native.__all__ == twin.__all__
+    assert native.skt.__all__ == twin.skt.__all__
+    assert public(native) == public(twin)
+    assert public(native.skt) == public(twin.skt)
+
+
+def test_both_backends_have_what_the_door_asks_of_a_backend(both):
+    for package in both:
+        assert [name for name in package.skt._BACKEND_NAMES if not hasattr(package.skt._backend, name)] == []
+        assert package.__version__ == package.skt._backend.VERSION
+
+
+@contextlib.contextmanager
+def made(package: ModuleType, **options):
+    """A receiver with a batch of three datagrams, and a sender, joined by pairs of sockets."""
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    to, out = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    options = {"timeout": 0, "batch_size": 4, "datagram_size": 100} | options
+    with far, to, package.Receiver(near, **options) as receiver, package.Sender(out) as sender:
+        to.setblocking(False)
+        for data in (b"abc", b"", b"d" * 101):
+            far.send(data)
+        batch = receiver.recv_batch()
+        far.send(b"next")
+        yield {"package": package, "receiver": receiver, "batch": batch, "sender": sender, "far": far, "to": to}
+
+
+def test_receivers_and_senders_have_the_same_names(both):
+    with made(both[0]) as native, made(both[1]) as twin:
+        for name in ("receiver", "sender"):
+            assert public(native[name]) == public(twin[name])
+
+
+def test_batches_have_the_same_names_beside_what_bytes_gives_the_twin(both):
+    with made(both[0]) as native, made(both[1]) as twin:
+        assert public(native["batch"]) == public(twin["batch"]) - public(bytes)
+
+
+def words(thing: object) -> str:
+    """A docstring, without the signature that Cython may put before it."""
+    text = inspect.cleandoc(thing.__doc__ or "")
+    first, _, rest = text.partition("\n\n")
+    return rest if re.fullmatch(r"[\w.]+\(.*\)( -> .*)?", first) else text
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_classes_and_their_methods_have_the_same_docstrings(both, name):
+    native, twin = (getattr(package, name) for package in both)
+    assert inspect.cleandoc(native.__doc__) == inspect.cleandoc(twin.__doc__)
+    shared = public(native) & public(twin)
+    assert {each: words(getattr(native, each)) for each in shared} == {
+        each: words(getattr(twin, each)) for each in shared
+    }
+    assert [each for each in shared - {"socket"} if not words(getattr(native, each))] == []
+
+
+def test_functions_of_the_door_have_the_same_docstrings(both):
+    native, twin = both
+    for name in set(native.skt.__all__) - set(CLASSES):
+        assert getattr(native, name).__doc__ == getattr(twin, name).__doc__, name
+
+
+def plain(signature: inspect.Signature) -> inspect.Signature:
+    """A signature without annotations, which a compiled method does not have."""
+    parameters = [each.replace(annotation=inspect.Parameter.empty) for each in signature.parameters.values()]
+    return signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_methods_have_the_same_signatures(both, name):
+    native, twin = (getattr(package, name) for package in both)
+    methods = [each for each in public(native) if callable(getattr(native, each))]
+    assert {each: plain(inspect.signature(getattr(native, each))) for each in methods} == {
+        each: plain(inspect.signature(getattr(twin, each))) for each in methods
+    }
+
+
+@pytest.mark.parametrize("name", ["Receiver", "Sender"])
+def test_classes_are_made_by_the_arguments_that_their_docstring_says(both, name):
+    native, twin = both
+    stated = re.search(rf"^{name}\((.*?)\)", inspect.getdoc(getattr(native, name)), re.MULTILINE).group(1)
+    scope = {}
+    exec(f"def {name}({stated}): pass", scope)
+    expected = inspect.signature(scope[name])
+    assert plain(inspect.signature(getattr(twin, name))) == expected
+    required = [each.name for each in expected.parameters.values() if each.default is inspect.Parameter.empty]
+    assert required == ["sock"]
+    for package in both:
+        with made(package) as things:
+            sock = things["receiver" if name == "Receiver" else "sender"].socket.dup()
+            defaults = {each.name: each.default for each in expected.parameters.values() if each.name not in required}
+            getattr(package, name)(sock, **defaults).close()
+
+
+def test_functions_of_the_door_have_the_same_signatures(both):
+    native, twin = both
+    for name in native.skt.__all__:
+        function = getattr(native, name)
+        if inspect.isfunction(function):
+            assert inspect.signature(function) == inspect.signature(getattr(twin, name)), name
+
+
+# The same call on both ---------------------------------------------------------------------------------------------
+
+
+def plainly(value: object) -> object:
+    """A value such that two backends' can be compared: no identity, no descriptor."""
+    if isinstance(value, memoryview):
+        return ("view", value.tolist(), value.format, value.itemsize, value.shape, value.strides, value.readonly)
+    if isinstance(value, (list, tuple)):
+        return [plainly(each) for each in value]
+    if isinstance(value, type):
+        return value.__name__
+    if hasattr(value, "as_dict"):
+        return type(value).__name__, value.as_dict()
+    if type(value).__name__ in CLASSES:
+        value = repr(value)
+    return re.sub(r"\bfd=\d+", "fd=N", value) if isinstance(value, str) else value
+
+
+def outcome(call, *arguments: object) -> tuple:
+    """What a call did: what it returned, or what it raised and said."""
+    try:
+        return "returned", plainly(call(*arguments))
+    except Exception as error:
+        text = str(error)
+        return "raised", type(error), getattr(error, "errno", None), text.replace("multicast._skt.", "")
+
+
+def read(sock: socket.socket) -> dict:
+    """The options of a socket that the verbs set."""
+    if sock.fileno() < 0:
+        return {}
+    ip, ipv6 = socket.IPPROTO_IP, socket.IPPROTO_IPV6
+    names = {"buffer": (socket.SOL_SOCKET, socket.SO_RCVBUF)}
+    if sock.family == socket.AF_INET:
+        names |= {"ttl": (ip, socket.IP_MULTICAST_TTL), "loopback": (ip, socket.IP_MULTICAST_LOOP), "all": (ip, 49)}
+    elif sock.family == socket.AF_INET6:
+        names |= {"ttl": (ipv6, socket.IPV6_MULTICAST_HOPS), "loopback": (ipv6, socket.IPV6_MULTICAST_LOOP)}
+        names |= {"interface": (ipv6, socket.IPV6_MULTICAST_IF), "all": (ipv6, 29)}
+    return {name: sock.getsockopt(*where) for name, where in names.items()}
+
+
+def joined_twice(m, sock):
+    m.join_group(sock, GROUP, "lo")
+    m.join_group(sock, GROUP, "lo")
+
+
+def joined_and_left_twice(m, sock):
+    m.join_group(sock, GROUP, "lo")
+    m.leave_group(sock, GROUP, "lo")
+    m.leave_group(sock, GROUP, "lo")
+
+
+def source_joined_twice(m, sock):
+    m.join_group(sock, GROUP, "lo", SOURCE)
+    m.join_group(sock, GROUP, "lo", SOURCE)
+
+
+def source_left_twice(m, sock):
+    m.join_group(sock, GROUP, "lo", SOURCE)
+    m.leave_group(sock, GROUP, "lo", SOURCE)
+    m.leave_group(sock, GROUP, "lo", SOURCE)
+
+
+def any_source_after_one(m, sock):
+    m.join_group(sock, GROUP, "lo", SOURCE)
+    m.join_group(sock, GROUP, "lo")
+
+
+def one_source_after_any(m, sock):
+    m.join_group(sock, GROUP, "lo")
+    m.join_group(sock, GROUP, "lo", SOURCE)
+
+
+def too_many_groups(m, sock):
+    for number in range(1, int(pathlib.Path("/proc/sys/net/ipv4/igmp_max_memberships").read_text("ascii")) + 2):
+        m.join_group(sock, f"239.254.0.{number}", "lo")
+
+
+def too_many_sources(m, sock):
+    for number in range(1, int(pathlib.Path("/proc/sys/net/ipv4/igmp_max_msf").read_text("ascii")) + 2):
+        m.join_group(sock, GROUP, "lo", f"198.51.100.{number}")
+
+
+def closed(sock):
+    sock.close()
+    return sock
+
+
+SOCKET_CALLS = {
+    "join by name": lambda m, sock: m.join_group(sock, GROUP, "lo"),
+    "join by index": lambda m, sock: m.join_group(sock, GROUP, LO),
+    "join by address": lambda m, sock: m.join_group(sock, GROUP, "127.0.0.1"),
+    "join by ipaddress": lambda m, sock: m.join_group(sock, ipaddress.ip_address(GROUP), "lo"),
+    "join by keywords": lambda m, sock: m.join_group(sock=sock, group=GROUP, interface="lo", source=SOURCE),
+    "join a source": lambda m, sock: m.join_group(sock, GROUP, "lo", ipaddress.ip_address(SOURCE)),
+    "join twice": joined_twice,
+    "join a source twice": source_joined_twice,
+    "join any source after one": any_source_after_one,
+    "join one source after any": one_source_after_any,
+    "join too many groups": too_many_groups,
+    "join too many sources": too_many_sources,
+    "join by an unknown name": lambda m, sock: m.join_group(sock, GROUP, "nosuch0"),
+    "join by an unknown index": lambda m, sock: m.join_group(sock, GROUP, 2**31 - 1),
+    "join by an unknown address": lambda m, sock: m.join_group(sock, GROUP, "203.0.113.9"),
+    "join unicast": lambda m, sock: m.join_group(sock, SOURCE, "lo"),
+    "join the other family": lambda m, sock: m.join_group(sock, GROUP6, "lo"),
+    "join a source of the other family": lambda m, sock: m.join_group(sock, GROUP, "lo", "::1"),
+    "join a closed socket": lambda m, sock: m.join_group(closed(sock), GROUP, "lo"),
+    "join no socket": lambda m, sock: m.join_group(None, GROUP, "lo"),
+    "join no group": lambda m, sock: m.join_group(sock, None, "lo"),
+    "leave what was not joined": lambda m, sock: m.leave_group(sock, GROUP, "lo"),
+    "leave a source that was not joined": lambda m, sock: m.leave_group(sock, GROUP, "lo", SOURCE),
+    "leave twice": joined_and_left_twice,
+    "leave a source twice": source_left_twice,
+    "ttl 0": lambda m, sock: m.set_multicast_ttl(sock, 0),
+    "ttl 255": lambda m, sock: m.set_multicast_ttl(sock, 255),
+    "ttl 256": lambda m, sock: m.set_multicast_ttl(sock, 256),
+    "ttl 1.0": lambda m, sock: m.set_multicast_ttl(sock, 1.0),
+    "loopback off": lambda m, sock: m.set_multicast_loopback(sock, False),
+    "loopback on": lambda m, sock: m.set_multicast_loopback(sock, 1),
+    "loopback no": lambda m, sock: m.set_multicast_loopback(sock, "no"),
+    "send through lo": lambda m, sock: m.set_multicast_interface(sock, "lo"),
+    "send through what the route says": lambda m, sock: m.set_multicast_interface(sock, None),
+    "send through nothing": lambda m, sock: m.set_multicast_interface(sock, "nosuch0"),
+    "buffer 1": lambda m, sock: m.set_receive_buffer(sock, 1),
+    "buffer 65536": lambda m, sock: m.set_receive_buffer(sock, 65_536),
+    "buffer 0": lambda m, sock: m.set_receive_buffer(sock, 0),
+    "a receiver of a socket that is closed": lambda m, sock: m.Receiver(closed(sock)),
+    "a receiver of no socket": lambda m, sock: m.Receiver(5),
+    "a receiver of too large batches": lambda m, sock: m.Receiver(sock, batch_size=1025),
+    "a receiver of too large datagrams": lambda m, sock: m.Receiver(sock, datagram_size=65_536),
+    "a receiver without blocks": lambda m, sock: m.Receiver(sock, max_blocks=0),
+    "a receiver with a bad timeout": lambda m, sock: m.Receiver(sock, timeout=math.nan),
+    "a sender that is not connected": lambda m, sock: m.Sender(sock),
+    "a sender of no socket": lambda m, sock: m.Sender(None),
+    "open no group": lambda m, sock: m.open_receiver([], 5000),
+    "open unicast": lambda m, sock: m.open_receiver(SOURCE, 5000),
+    "open port 0": lambda m, sock: m.open_receiver(GROUP, 0),
+    "open through nothing": lambda m, sock: m.open_receiver(GROUP, 5000, interface="nosuch0"),
+    "open two families": lambda m, sock: m.open_receiver([GROUP, GROUP6], 5000, interface="lo"),
+    "send to unicast": lambda m, sock: m.open_sender(SOURCE, 5000),
+    "send too far": lambda m, sock: m.open_sender(GROUP, 5000, interface="lo", ttl=256),
+    "interfaces": lambda m, sock: m.interfaces(),
+}
+
+
+@pytest.mark.parametrize("what", SOCKET_CALLS)
+def test_the_same_call_on_a_socket_does_the_same(both, what):
+    outcomes = []
+    for package in both:
+        with package.genSocket() as sock:
+            did = outcome(SOCKET_CALLS[what], package, sock)
+            outcomes.append((did, read(sock), source_filter(sock, GROUP, LO) if sock.fileno() >= 0 else None))
+    assert outcomes[0] == outcomes[1]
+
+
+SOCKET6_CALLS = {
+    "join by name": lambda m, sock: m.join_group(sock, GROUP6, "lo"),
+    "join by a zone": lambda m, sock: m.join_group(sock, "ff02::1:3%lo"),
+    "join by a zone's index": lambda m, sock: m.join_group(sock, f"ff02::1:3%{LO}"),
+    "join without an interface": lambda m, sock: m.join_group(sock, "ff02::1:3"),
+    "join a source": lambda m, sock: m.join_group(sock, GROUP6, "lo", "2001:db8::1"),
+    "join a source twice": lambda m, sock: [m.join_group(sock, GROUP6, "lo", "2001:db8::1") for _ in range(2)],
+    "join twice": lambda m, sock: [m.join_group(sock, GROUP6, "lo") for _ in range(2)],
+    "join the other family": lambda m, sock: m.join_group(sock, GROUP, "lo"),
+    "leave what was not joined": lambda m, sock: m.leave_group(sock, GROUP6, "lo"),
+    "hops 7": lambda m, sock: m.set_multicast_ttl(sock, 7),
+    "loopback off": lambda m, sock: m.set_multicast_loopback(sock, False),
+    "send through lo": lambda m, sock: m.set_multicast_interface(sock, "lo"),
+    "send through what the route says": lambda m, sock: m.set_multicast_interface(sock, None),
+    "only what was joined": lambda m, sock: m.skt._backend.limit_to_joined(sock),
+}
+
+
+@pytest.mark.parametrize("what", SOCKET6_CALLS)
+def test_the_same_call_on_an_ipv6_socket_does_the_same(both, what):
+    outcomes = []
+    for package in both:
+        try:
+            sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        except OSError as error:
+            pytest.skip(f"this machine has no IPv6 sockets: {error}")
+        with sock:
+            did = outcome(SOCKET6_CALLS[what], package, sock)
+            outcomes.append((did, read(sock), source_filter(sock, GROUP6, LO)))
+    assert outcomes[0] == outcomes[1]
+
+
+def received(receiver, far, *, n=1):
+    for number in range(n):
+        far.send(b"more" * number)
+    return receiver.recv_batch()
+
+
+# Each with the names, out of `made`, that it needs.
+CALLS = {
+    "a batch": lambda batch: batch,
+    "its length": lambda batch: (len(batch), bool(batch)),
+    "its first datagram": lambda batch: batch[0],
+    "its empty datagram": lambda batch: batch[1],
+    "its last datagram": lambda batch: batch[-1],
+    "its datagram True": lambda batch: batch[True],
+    "past its end": lambda batch: batch[3],
+    "before its begin": lambda batch: batch[-4],
+    "its datagram None": lambda batch: batch[None],
+    "its datagram 1.0": lambda batch: batch[1.0],
+    "its datagram by text": lambda batch: batch["0"],
+    "a slice": lambda batch: batch[1:],
+    "a slice backwards": lambda batch: batch[::-1],
+    "a slice past its end": lambda batch: batch[5 : 2**70],
+    "a slice of step 0": lambda batch: batch[::0],
+    "its views": lambda batch: [*batch],
+    "its views by a second iterator": lambda batch: [(next(each), [*each]) for each in [iter(batch)]],
+    "its views backwards": lambda batch: [*reversed(batch)],
+    "what it contains": lambda batch: [each in batch for each in (b"abc", b"", b"d", b"d" * 100, 5, None)],
+    "its block": lambda batch: memoryview(batch),
+    "its bytes": lambda batch: bytes(batch),
+    "its offsets": lambda batch: batch.offsets,
+    "its lengths": lambda batch: batch.lengths,
+    "its real lengths": lambda batch: batch.real_lengths,
+    "what was truncated": lambda batch: batch.truncated,
+    "its equals": lambda batch: (batch == batch, batch != batch, batch == [], batch == bytes(batch)),  # noqa: PLR0124
+    "another batch": lambda package: package.Batch(),
+    "another batch of bytes": lambda package: package.Batch(b"abc"),
+    "a receiver": lambda receiver: receiver,
+    "a sender": lambda sender: sender,
+    "its sizes": lambda receiver: (receiver.batch_size, receiver.datagram_size, receiver.closed),
+    "itself": lambda receiver: (iter(receiver) is receiver, receiver.__enter__() is receiver),
+    "what is there": lambda receiver: [*receiver.recv_batch()],
+    "more": lambda receiver, far: [*received(receiver, far, n=3)],
+    "the next": lambda receiver: [*next(receiver)],
+    "nothing": lambda receiver: (receiver.recv_batch(), receiver.recv_batch()),
+    "nothing at once": lambda receiver: (receiver.recv_batch(), receiver.recv_batch(timeout=0)),
+    "nothing in time": lambda receiver: (receiver.recv_batch(), receiver.recv_batch(timeout=0.001)),
+    "nothing by the next": lambda receiver: (next(receiver), next(receiver)),
+    "a timeout of nothing": lambda receiver: receiver.recv_batch(timeout=math.nan),
+    "a negative timeout": lambda receiver: receiver.recv_batch(timeout=-1),
+    "a timeout in text": lambda receiver: receiver.recv_batch(timeout="1"),
+    "a timeout too long": lambda receiver: receiver.recv_batch(timeout=1e10),
+    "a long timeout": lambda receiver: [*receiver.recv_batch(timeout=1e9)],
+    "closing": lambda receiver: (receiver.close(), receiver.close(), receiver.closed, receiver.fileno(), receiver),
+    "closing a sender": lambda sender: (sender.close(), sender.close(), sender.closed, sender.fileno(), sender),
+    "receiving when closed": lambda receiver: (receiver.close(), receiver.recv_batch()),
+    "a bad timeout when closed": lambda receiver: (receiver.close(), receiver.recv_batch(timeout="1")),
+    "iterating when closed": lambda receiver: (receiver.close(), [*receiver]),
+    "the next when closed": lambda receiver: (receiver.close(), next(receiver)),
+    "a batch when closed": lambda receiver, batch: (receiver.close(), [*batch], batch.lengths),
+    "sending": lambda sender, to: (sender.send(b"abc"), to.recv(9)),
+    "sending nothing": lambda sender, to: (sender.send(b""), to.recv(9)),
+    "sending an array": lambda sender, to: (sender.send(memoryview(b"abcd").cast("I")), to.recv(9)),
+    "sending several": lambda sender, to: (sender.send_batch(iter([b"a", bytearray(b"b")])), to.recv(9), to.recv(9)),
+    "sending none": lambda sender: sender.send_batch([]),
+    "sending text": lambda sender: sender.send("abc"),
+    "sending several texts": lambda sender: sender.send_batch(["abc"]),
+    "sending one as several": lambda sender: sender.send_batch(b"abc"),
+    "sending no several": lambda sender: sender.send_batch(5),
+    "sending gaps": lambda sender: sender.send(memoryview(b"abcd")[::2]),
+    "sending too much": lambda sender: sender.send(bytes(10**7)),
+    "sending too much first": lambda sender: sender.send_batch([bytes(10**7), b"a"]),
+    "sending too much last": lambda sender: sender.send_batch([b"a", bytes(10**7)]),
+    "sending when closed": lambda sender: (sender.close(), sender.send(b"abc")),
+    "sending several when closed": lambda sender: (sender.close(), sender.send_batch([])),
+    "sending text when closed": lambda sender: (sender.close(), sender.send("abc")),
+}
+
+
+@pytest.mark.parametrize("what", CALLS)
+def test_the_same_call_does_the_same(both, what):
+    names = inspect.signature(CALLS[what]).parameters
+    outcomes = []
+    for package in both:
+        with made(package) as things:
+            outcomes.append(outcome(CALLS[what], *(things[name] for name in names)))
+    assert outcomes[0] == outcomes[1]
+
+
+COUNTED = ("datagrams", "bytes", "batches", "truncated", "drops", "receive_buffer", "blocks_in_use")
+
+
+def test_the_same_datagrams_are_counted_the_same(both):
+    counted = []
+    for package in both:
+        with made(package) as things:
+            receiver = things["receiver"]
+            before = receiver.stats()
+            batch = receiver.recv_batch()
+            during = receiver.stats()
+            del batch
+            receiver.close()
+            stages = (before, during, receiver.stats())
+            counted.append([[getattr(stats, name) for name in COUNTED] for stats in stages])
+    assert counted[0] == counted[1]
+    assert counted[0][0] == [3, 103, 1, 1, 0, counted[0][0][5], 1]
+
+
+# What the interpreter words itself: the type of the exception is ours, its text is not.
+UNSUPPORTED = {
+    "a datagram far past the end": lambda batch: batch[2**63],
+    "a datagram far before the begin": lambda batch: batch[-(2**64)],
+    "changing a datagram": lambda batch: batch[0].__setitem__(0, 1),
+    "changing the batch": lambda batch: batch.__setitem__(0, b""),
+    "changing a length": lambda batch: batch.lengths.__setitem__(0, 1),
+    "setting the lengths": lambda batch: setattr(batch, "lengths", []),
+    "setting the receiver's closed": lambda receiver: setattr(receiver, "closed", True),
+    "setting the receiver's socket": lambda receiver: setattr(receiver, "socket", None),
+    "setting the receiver's batch_size": lambda receiver: setattr(receiver, "batch_size", 1),
+    "setting the receiver's datagram_size": lambda receiver: setattr(receiver, "datagram_size", 1),
+    "setting the sender's socket": lambda sender: setattr(sender, "socket", None),
+    "adding batches": lambda batch: batch + batch,
+    "repeating a batch": lambda batch: batch * 2,
+    "ordering batches": lambda batch: batch < batch,  # noqa: PLR0124
+    "pickling a batch": lambda batch: batch.__reduce_ex__(5),
+    "copying a batch": lambda batch: copy.copy(batch),
+    "copying a batch deeply": lambda batch: copy.deepcopy(batch),
+    "pickling a receiver": lambda receiver: receiver.__reduce_ex__(5),
+    "pickling a sender": lambda sender: sender.__reduce_ex__(5),
+    "copying a receiver": lambda receiver: copy.copy(receiver),
+    "copying a receiver deeply": lambda receiver: copy.deepcopy(receiver),
+    "copying a sender": lambda sender: copy.copy(sender),
+    "making a receiver without a socket": lambda package: package.Receiver(),
+    "making a receiver of an unknown option": lambda package, receiver: package.Receiver(receiver.socket, size=1),
+    "making a receiver by position": lambda package, receiver: package.Receiver(receiver.socket, 64),
+    "making a receiver twice": lambda receiver: receiver.__init__(receiver.socket),
+    "making a sender twice": lambda sender: sender.__init__(sender.socket),
+    "receiving with too many arguments": lambda receiver: receiver.recv_batch(0, 0),
+    "receiving with an unknown one": lambda receiver: receiver.recv_batch(n=1),
+    "sending no argument": lambda sender: sender.send(),
+    "subclassing the batch": lambda package: type("Mine", (package.Batch,), {}),
+    "subclassing the receiver": lambda package: type("Mine", (package.Receiver,), {}),
+    "subclassing the sender": lambda package: type("Mine", (package.Sender,), {}),
+}
+
+
+@pytest.mark.parametrize("what", UNSUPPORTED)
+def test_what_one_backend_refuses_the_other_refuses_by_the_same_type(both, what):
+    names = inspect.signature(UNSUPPORTED[what]).parameters
+    outcomes = []
+    for package in both:
+        with made(package) as things:
+            did = outcome(UNSUPPORTED[what], *(things[name] for name in names))
+            outcomes.append(did[1] if did[0] == "raised" else did[0])
+    assert outcomes[0] == outcomes[1]
+    assert outcomes[0] != "returned"
+
+
+# Constants: the twin writes down what the native backend takes from the C headers -----------------------------------
+
+
+@contextlib.contextmanager
+def udp(family: socket.AddressFamily):
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+    except OSError as error:
+        pytest.skip(f"the loopback interface of this machine has no {family.name}: {error}")
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        yield sock
+
+
+FAMILIES = [
+    pytest.param(socket.AF_INET, GROUP, SOURCE, id="IPv4"),
+    pytest.param(socket.AF_INET6, GROUP6, "2001:db8::1", id="IPv6"),
+]
+
+
+@pytest.mark.parametrize(("family", "group", "source"), FAMILIES)
+def test_what_one_backend_joins_the_other_leaves(each_way, family, group, source):
+    """MCAST_JOIN_GROUP and its kin, and the structs that they take."""
+    one, other = (package.skt._backend for package in each_way)
+    packed, first = ipaddress.ip_address(group).packed, ipaddress.ip_address(source)
+    for sources in ([None], [first.packed, (first + 1).packed]):
+        with udp(family) as sock:
+            for each in sources:
+                one.join_group(sock, packed, LO, each)
+                with pytest.raises(OSError):
+                    other.join_group(sock, packed, LO, each)
+            for each in sources:
+                other.leave_group(sock, packed, LO, each)
+            with pytest.raises(OSError):
+                one.leave_group(sock, packed, LO, None)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+def test_both_limit_a_socket_to_its_groups(both, family):
+    """IP_MULTICAST_ALL and IPV6_MULTICAST_ALL, which are 1 in a new socket."""
+    where = (socket.IPPROTO_IP, 49) if family == socket.AF_INET else (socket.IPPROTO_IPV6, 29)
+    for package in both:
+        with udp(family) as sock:
+            assert sock.getsockopt(*where) == 1
+            assert package.skt._backend.limit_to_joined(sock) is True
+            assert sock.getsockopt(*where) == 0
+
+
+def test_both_pass_the_limit_of_the_receive_buffer_or_neither(both):
+    """SO_RCVBUFFORCE."""
+    with udp(socket.AF_INET) as one, udp(socket.AF_INET) as other:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**31 - 1)
+        limit = one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        native = both[0].skt._backend.set_receive_buffer(one, 2 * limit)
+        twin = both[1].skt._backend.set_receive_buffer(other, 2 * limit)
+        assert native == twin
+        assert native in (limit, 2 * limit)
+        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * native
+
+
+def test_both_read_the_same_count_of_drops(both, feed):
+    """SO_MEMINFO: drops are its ninth word."""
+    native, twin = both
+    with (
+        native.open_receiver(*feed, interface="lo", receive_buffer=4096) as receiver,
+        native.open_sender(*feed, interface="lo", ttl=0) as sender,
+        twin.Receiver(receiver.socket.dup()) as other,
+    ):
+        for _ in range(100):
+            sender.send(bytes(1000))
+        drops = struct.unpack("=9I", receiver.socket.getsockopt(socket.SOL_SOCKET, 55, 36))[8]
+        assert 0 < drops < 100
+        assert receiver.stats().drops == drops
+        assert other.stats().drops == drops
