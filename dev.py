@@ -13,7 +13,6 @@ import pathlib
 import shutil
 import subprocess
 import sys
-import sysconfig
 import venv
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this is where an older one learns it
@@ -112,8 +111,6 @@ def install(requirements, what):
 
 def build():
     say("building the package")
-    # One that an earlier build left must not stand in for one that fails.
-    (ROOT / "multicast" / f"_skt{sysconfig.get_config_var('EXT_SUFFIX')}").unlink(missing_ok=True)
     with BUILD_LOG.open("w", encoding="utf-8") as log:
         failed = pip("-v", "--no-build-isolation", "--no-deps", "--editable", ".", stdout=log, stderr=log).returncode
     if failed:

@@ -27,6 +27,9 @@ class BuildExt(build_ext):
         try:
             super().build_extension(ext)
         except Exception:
+            # One that an earlier build left must not stand in for this one.
+            for stale in (self.get_ext_fullpath(ext.name), HERE / self.get_ext_filename(ext.name)):
+                pathlib.Path(stale).unlink(missing_ok=True)
             if ext.optional:
                 print(NOTICE, file=sys.stderr, flush=True)
             raise

@@ -1,6 +1,6 @@
 """What callers may pass: addresses, sockets, sizes, times. Checked here once, for the door and for both backends.
 
-Owns the rules for arguments and the words of their errors. Must not make a system call.
+Owns the rules for arguments and the words of their errors. Must not change anything, in the system or in an argument.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import errno
 import math
 import operator
 import socket
+import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ MAX_BATCH_SIZE = 1024  # UIO_MAXIOV: what sendmmsg(2) takes; recvmmsg(2) has no 
 MAX_DATAGRAM_SIZE = 65_535  # more than any UDP payload: 65,507 bytes over IPv4, 65,527 over IPv6
 MAX_TIMEOUT = 1_000_000_000  # seconds, some 31 years: what is longer is None, or a mistake
 _CACHE_LINE = 64
+_SOL_UDP, _UDP_GRO = 17, 104  # linux/udp.h
 
 
 def shown(value: object) -> str:
@@ -155,6 +157,29 @@ def datagram_socket(sock: object, operation: str) -> socket.socket:
     checked = open_socket(sock, operation)
     if checked.type != socket.SOCK_DGRAM:
         raise ValueError(f"{operation}: the socket is {checked.type!r}, not SOCK_DGRAM")
+    return checked
+
+
+def receiving_socket(sock: object, operation: str) -> socket.socket:
+    """Return the socket if it is open, carries datagrams, and gives each as it came (no UDP_GRO, udp(7))."""
+    checked = datagram_socket(sock, operation)
+    if sys.platform == "linux" and checked.family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            joins = checked.getsockopt(_SOL_UDP, _UDP_GRO)
+        except OSError:  # a kernel before 5.0, or another protocol's datagrams
+            return checked
+        if joins:
+            raise ValueError(f"{operation}: the socket has UDP_GRO on, which joins datagrams; switch it off")
+    return checked
+
+
+def connected_socket(sock: object, operation: str) -> socket.socket:
+    """Return the socket if it is open, carries datagrams, and knows where to."""
+    checked = datagram_socket(sock, operation)
+    try:
+        checked.getpeername()
+    except OSError:
+        raise ValueError(f"{operation}: the socket is not connected; connect it, or use open_sender") from None
     return checked
 
 

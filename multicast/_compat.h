@@ -29,7 +29,13 @@ enum { MULTICAST_MEMINFO_DROPS = 8, MULTICAST_MEMINFO_WORDS = 9 };
  * `source` is the exporter or a memoryview of it; either way the exporter lives as long as the result.
  */
 static inline PyObject *multicast_view(PyObject *source, Py_ssize_t offset, Py_ssize_t length) {
-    PyObject *view = PyMemoryView_FromObject(source);
+    PyObject *view;
+#ifdef Py_GIL_DISABLED
+    /* Views of one memoryview share its count of exports, which is no atomic one before 3.15 (CPython gh-127716): let
+     * each have its own, from the exporter. */
+    if (PyMemoryView_Check(source)) source = PyMemoryView_GET_BASE(source);
+#endif
+    view = PyMemoryView_FromObject(source);
 #ifdef Py_LIMITED_API
     if (view != NULL) {
         PyObject *slice = PySequence_GetSlice(view, offset, offset + length);

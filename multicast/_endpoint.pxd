@@ -48,12 +48,15 @@ cdef inline void endpoint_release(Endpoint *endpoint) noexcept nogil:
 
 cdef inline int endpoint_open(Endpoint *endpoint, int fd) noexcept nogil:
     """Open on a duplicate of `fd`: 0, or -errno if the system refuses."""
+    cdef int error
     endpoint.fd = fcntl(fd, F_DUPFD_CLOEXEC, 0)
     if endpoint.fd < 0:
         return -errno
     endpoint.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)
     if endpoint.wake < 0:
-        return -errno
+        error = errno
+        endpoint_release(endpoint)
+        return -error
     endpoint.state = 0
     return 0
 

@@ -12,10 +12,11 @@ import os
 import select
 import socket
 import time
+import weakref
 
 from . import _errors
 
-__all__ = ["ERROR", "HANGUP", "READABLE", "WRITABLE", "Endpoint", "final"]
+__all__ = ["ERROR", "HANGUP", "READABLE", "WRITABLE", "Claim", "Endpoint", "final"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +42,20 @@ else:
         return kind
 
 
+class Claim:
+    """That somebody is inside a call: until it is over, or is no more.
+
+    Held by the call's own frame alone. A signal's handler may raise between any two steps, also between those that
+    would end the claim; then it ends with the frame.
+    """
+
+    __slots__ = ("__weakref__", "exclusive", "over")
+
+    def __init__(self, *, exclusive: bool) -> None:
+        self.exclusive = exclusive
+        self.over = False
+
+
 class Endpoint:
     """A socket of ours to wait on, and who is inside a call on it."""
 
@@ -54,9 +69,9 @@ class Endpoint:
         except BaseException:
             self._own.close()
             raise
-        self._lock = _thread.allocate_lock()
-        self._closed = self._exclusive = False
-        self._inside = 0
+        self._lock = _thread.RLock()  # one that a signal's handler can take, too, whatever it came amid
+        self._closed = self._retired = False
+        self._claims: list[weakref.ref[Claim]] = []
         self._pid = os.getpid()
         self._socket = sock
 
@@ -69,28 +84,29 @@ class Endpoint:
             with contextlib.suppress(OSError):  # somebody closed it by its number: there is nothing left to let go
                 each.close()
 
-    def _enter(self, exclusive: bool, operation: str) -> bool:
+    def _inside(self) -> list[Claim]:
+        return [claim for each in self._claims if (claim := each()) is not None and not claim.over]
+
+    def _enter(self, claim: Claim, operation: str) -> bool:
         """Begin a call; False if the endpoint is closed."""
         if self._pid != os.getpid():
             raise _errors.forked(operation)
         with self._lock:
             if self._closed:
                 return False
-            if exclusive:
-                if self._exclusive:
-                    raise _errors.busy(operation)
-                self._exclusive = True
-            self._inside += 1
+            inside = self._inside()
+            if claim.exclusive and any(each.exclusive for each in inside):
+                raise _errors.busy(operation)
+            self._claims = [weakref.ref(each) for each in (*inside, claim)]
         return True
 
-    def _leave(self, exclusive: bool) -> None:
+    def _leave(self, claim: Claim) -> None:
+        """End a call, if it had begun; the last one to leave a closed endpoint lets go of it."""
+        claim.over = True
         with self._lock:
-            self._inside -= 1
-            if exclusive:
-                self._exclusive = False
-            last = self._closed and self._inside == 0
-        if last:
-            self._retire()
+            if self._closed and not self._retired and not self._inside():
+                self._retire()
+                self._retired = True
 
     def _wait(self, writing: bool, deadline: float | None) -> int:
         """Wait until the socket is ready, the endpoint is closed, or the deadline is over: then 0."""
@@ -133,17 +149,22 @@ class Endpoint:
 
         The descriptor is closed once the last call has left it. Batches and views stay as they are.
         """
-        forked = self._pid != os.getpid()
-        with self._lock:
-            if self._closed:
-                return
-            self._remember()
-            self._closed = True
-            last = self._inside == 0 or forked  # a forked child: the calls inside are the parent's
-            if not last:
-                self._alarm.send(b"\0")  # under the lock: the last call to leave closes it
-        if last:
-            self._retire()
+        if self._pid != os.getpid():  # a forked child: the calls inside are the parent's, and so may be the lock
+            if not self._closed:
+                self._closed = True
+                self._retire()
+                self._socket.close()
+            return
+        claim = Claim(exclusive=False)
+        try:
+            if self._enter(claim, "close"):
+                self._remember()
+                with self._lock:
+                    if not self._closed:
+                        self._closed = True
+                        self._alarm.send(b"\0")
+        finally:
+            self._leave(claim)
         self._socket.close()
 
     @property

@@ -65,9 +65,11 @@ def no_block(operation: str, blocks: int) -> BufferError:
     )
 
 
-def not_connected(operation: str) -> ValueError:
-    """A Sender's socket must know where to send to."""
-    return ValueError(f"{operation}: the socket is not connected; connect it to the group, or use open_sender")
+def not_sent(number: int, operation: str) -> OSError:
+    """The first datagram could not be sent."""
+    if number == errno.EBADF:
+        return closed(operation)
+    return error_queue(operation) if number == errno.ENOMSG else failed(number, operation)
 
 
 def failed(number: int, doing: str, hint: str = "") -> OSError:

@@ -1,9 +1,11 @@
-"""How an array of a block is shown through the buffer protocol: read-only, one dimension, never copied.
+"""The buffer protocol, both ways: how an array of a block is shown, and how the bytes to be sent are taken.
 
-Owns the filling of a Py_buffer. Must not decide how long the memory lives: the exporter does.
+Owns the filling of a Py_buffer: read-only, one dimension, never copied. Must not decide how long the memory lives: the exporter does.
 """
 
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_FULL_RO, PyBUF_ND, PyBUF_STRIDES, PyBuffer_IsContiguous, PyBuffer_Release, PyObject_GetBuffer,
+)
 
 cdef struct Column:
     void *items
@@ -24,3 +26,12 @@ cdef inline void column_fill(Column *column, Py_buffer *buffer, int flags) noexc
     buffer.strides = column.strides if flags & PyBUF_STRIDES == PyBUF_STRIDES else NULL
     buffer.suboffsets = NULL
     buffer.internal = NULL
+
+
+cdef inline bint get_contiguous(data, Py_buffer *buffer) except -1:
+    """Take the bytes of an exporter; false, and nothing taken, if they are in several pieces."""
+    PyObject_GetBuffer(data, buffer, PyBUF_FULL_RO)
+    if PyBuffer_IsContiguous(buffer, b"C"):
+        return True
+    PyBuffer_Release(buffer)
+    return False

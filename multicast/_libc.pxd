@@ -36,7 +36,6 @@ cdef extern from "<sys/socket.h>" nogil:
     int SOL_SOCKET, SO_RCVBUF, SO_RCVBUFFORCE, SO_ERROR, SO_REUSEADDR
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
-    int getpeername(int fd, sockaddr *address, socklen_t *length)
     int recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags, timespec *timeout)
     int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)

@@ -10,8 +10,8 @@ from multicast._blocks cimport *
 from multicast._libc cimport *
 
 cdef enum Calls:
-    UNTRIED = 0   # recvmmsg and sendmmsg have not failed yet
-    DENIED = 1    # they do not exist for this process: its seccomp policy answers ENOSYS or EPERM
+    UNTRIED = 0   # recvmmsg, or sendmmsg, has not failed yet
+    DENIED = 1    # it does not exist for this process: its seccomp policy answers ENOSYS or EPERM
 
 cdef enum:
     SEND_AT_ONCE = 64  # messages handed to one sendmmsg
@@ -28,12 +28,15 @@ cdef struct Totals:
     uint64_t truncated
 
 
-cdef inline bint mmsg_denied(uint32_t *calls, int error) noexcept nogil:
+cdef inline bint mmsg_denied(uint32_t *calls, bint sending, int error) noexcept nogil:
     """Whether an error means that the call itself is denied: then remember, and do without from now on."""
-    if (error == ENOSYS or error == EPERM) and recvmmsg(-1, NULL, 0, 0, NULL) < 0:
-        if errno == ENOSYS or errno == EPERM:
-            atomic_or_word(calls, DENIED, __ATOMIC_RELAXED)
-            return True
+    cdef int result
+    if error != ENOSYS and error != EPERM:
+        return False
+    result = sendmmsg(-1, NULL, 0, 0) if sending else recvmmsg(-1, NULL, 0, 0, NULL)
+    if result < 0 and (errno == ENOSYS or errno == EPERM):
+        atomic_or_word(calls, DENIED, __ATOMIC_RELAXED)
+        return True
     return False
 
 
@@ -56,7 +59,7 @@ cdef inline int receive_batch(
         if n >= 0:
             return n
         error = errno
-        if not mmsg_denied(calls, error):
+        if not mmsg_denied(calls, False, error):
             return -error
         n = 0
     while n < size:
@@ -123,7 +126,7 @@ cdef inline int send_messages(int fd, mmsghdr *headers, int size, uint32_t *call
         if n >= 0:
             return n
         error = errno
-        if not mmsg_denied(calls, error):
+        if not mmsg_denied(calls, True, error):
             return -error
     n = 0
     while n < size and sendmsg(fd, &headers[n].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0:

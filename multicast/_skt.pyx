@@ -7,13 +7,10 @@ change. Must not choose a backend, look up an interface or word an error; its tw
 """
 
 cimport cython
-from cpython.buffer cimport (
-    PyBUF_FULL_RO, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_IsContiguous, PyBuffer_Release,
-    PyObject_CheckBuffer, PyObject_GetBuffer,
-)
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_AsSsize_t
-from libc.errno cimport EAGAIN, EINTR, ENOPROTOOPT
+from libc.errno cimport EAGAIN, EBADF, EINTR, ENOMSG, ENOPROTOOPT
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from multicast._blocks cimport *
@@ -46,10 +43,12 @@ cdef int _membership(
         bytes group, uint32_t index, bytes source) except -1:
     cdef int family = AF_INET if len(group) == 4 else AF_INET6
     cdef const char *group_bytes = group
-    cdef const char *source_bytes = NULL if source is None else <const char *> source
+    cdef const char *source_bytes = NULL
     cdef int result
     if len(group) not in (4, 16) or (source is not None and len(source) != len(group)):
         raise ValueError("addresses have 4 or 16 bytes, a group's sources as many as the group")
+    if source is not None:
+        source_bytes = source
     with nogil:  # a membership waits for the kernel's lock on its interfaces
         result = option_membership(fd, family, any_source, one_source, group_bytes, index, source_bytes)
     return _check(result, operation)
@@ -108,7 +107,7 @@ os.register_at_fork(after_in_child=_after_fork)
 cdef class _Endpoint:
     """A socket of ours, and who is inside a call on it."""
 
-    cdef object _socket
+    cdef object __weakref__, _socket
     cdef Endpoint _endpoint
     cdef uint64_t _born
 
@@ -118,6 +117,14 @@ cdef class _Endpoint:
 
     def __dealloc__(self):
         endpoint_release(&self._endpoint)
+
+    cdef int _open(self, sock, str operation) except -1:
+        cdef int fd = sock.fileno()
+        if self._socket is not None:  # asked last: an argument's own code may have come here, too
+            raise RuntimeError(f"{operation}: already initialised")
+        _check(endpoint_open(&self._endpoint, fd), operation)
+        self._socket = sock
+        return 0
 
     cdef void _remember(self) noexcept nogil:
         """Keep what may be asked for once the descriptor is gone."""
@@ -215,7 +222,7 @@ cdef class _Column:
     cdef Column _column
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        if flags & PyBUF_WRITABLE:
+        if flags & PyBUF_WRITABLE or self._batch is None:  # None: made by nobody here
             raise BufferError("a column is read-only")
         buffer.obj = self
         column_fill(&self._column, buffer, flags)
@@ -243,6 +250,7 @@ cdef class Batch:
     cdef _Pool _pool
     cdef Block *_block
     cdef Py_ssize_t _count
+    cdef Column _bytes
 
     def __init__(self, *_):
         raise TypeError("batches come from Receiver.recv_batch")
@@ -272,11 +280,13 @@ cdef class Batch:
         return iterator
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        cdef Py_ssize_t size = 0
-        cdef void *slots = &_nothing
-        if self._count:
-            size, slots = self._count * <Py_ssize_t> self._pool.pool.slot_size, self._block.slots
-        PyBuffer_FillInfo(buffer, self, slots, size, 1, flags)
+        if flags & PyBUF_WRITABLE:
+            raise BufferError("a batch is read-only")
+        self._bytes.format, self._bytes.strides[0] = b"B", 1
+        self._bytes.items = self._block.slots if self._count else <void *> &_nothing
+        self._bytes.shape[0] = self._count * <Py_ssize_t> self._pool.pool.slot_size if self._count else 0
+        buffer.obj = self
+        column_fill(&self._bytes, buffer, flags)
 
     def __repr__(self):
         return f"<multicast.Batch of {self._count} datagrams>"
@@ -316,7 +326,7 @@ cdef class _BatchIterator:
 
     def __next__(self):
         cdef Py_ssize_t i = self._next
-        if i >= self._batch._count:
+        if self._batch is None or i >= self._batch._count:  # None: made by nobody here
             raise StopIteration
         self._next = i + 1
         return multicast_view(self._whole, i * self._batch._pool.pool.slot_size, self._batch._block.lengths[i])
@@ -324,10 +334,11 @@ cdef class _BatchIterator:
 
 # Receiving ---------------------------------------------------------------------------------------------------------
 
-cdef uint32_t _calls = UNTRIED  # whether this process may call recvmmsg and sendmmsg (atomic)
+cdef uint32_t[2] _calls = [UNTRIED, UNTRIED]  # whether this process may call recvmmsg, and sendmmsg (atomic)
 
 
 @cython.final
+@cython.no_gc_clear  # methods count on the pool; a cycle through the socket is broken there
 cdef class Receiver(_Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
@@ -355,18 +366,16 @@ cdef class Receiver(_Endpoint):
 
     def __init__(self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None):
         operation = "Receiver"
-        sock = _arguments.datagram_socket(sock, operation)
+        sock = _arguments.receiving_socket(sock, operation)
         slots = _arguments.batch_size(batch_size, operation)
         size = _arguments.datagram_size(datagram_size, operation)
         limit = _arguments.max_blocks(max_blocks, operation)
-        self._timeout = _arguments.timeout_ns(timeout, operation)
+        wait = _arguments.timeout_ns(timeout, operation)
         pool = _Pool()
         if not pool_init(&(<_Pool> pool).pool, slots, size, _arguments.slot_size(size), limit):
             raise MemoryError()
-        if self._socket is not None:  # asked last: an argument's own code may have called this, too
-            raise RuntimeError("Receiver: already initialised")
-        _check(endpoint_open(&self._endpoint, sock.fileno()), operation)
-        self._socket, self._pool = sock, pool
+        self._open(sock, operation)
+        self._pool, self._timeout = pool, wait
 
     cdef void _remember(self) noexcept nogil:
         ask_socket(self._endpoint.fd, &self._counters)
@@ -384,7 +393,7 @@ cdef class Receiver(_Endpoint):
         cdef int n
         while True:
             with nogil:
-                n = receive_batch(self._endpoint.fd, block, <int> pool.batch_size, &_calls, &self._late_error)
+                n = receive_batch(self._endpoint.fd, block, <int> pool.batch_size, &_calls[0], &self._late_error)
                 if n > 0:
                     account(pool, block, n, &self._totals)
             if n > 0:
@@ -394,9 +403,11 @@ cdef class Receiver(_Endpoint):
                 continue
             if n != -EAGAIN:
                 _check(n, operation)
-            # Nothing to read: poll would say "ready" for ever if the reason is one of these.
             if endpoint_closed(&self._endpoint):
                 return 0
+            if timeout == 0:
+                self._wait(POLLIN | POLLRDHUP, 0, &found, operation)
+            # Nothing to read: whoever polls would find "ready" for ever if the reason is one of these.
             if found & POLLRDHUP:
                 raise _errors.shut_down(operation)
             if found & POLLERR:
@@ -463,11 +474,10 @@ cdef class Receiver(_Endpoint):
 
     def stats(self):
         """Return what was counted since the receiver was opened (`Stats`); after `close()`, how it ended."""
-        cdef int64_t drops
         if self._enter(SHARED, "stats"):
             self._remember()
             self._leave(SHARED)
-        drops = <int64_t> atomic_load_count(&self._counters.drops, __ATOMIC_RELAXED)
+        cdef int64_t drops = <int64_t> atomic_load_count(&self._counters.drops, __ATOMIC_RELAXED)
         return Stats(
             datagrams=atomic_load_count(&self._totals.datagrams, __ATOMIC_RELAXED),
             bytes=atomic_load_count(&self._totals.bytes, __ATOMIC_RELAXED),
@@ -496,13 +506,12 @@ cdef class Receiver(_Endpoint):
 
 # Sending -----------------------------------------------------------------------------------------------------------
 
-cdef int _get_buffer(data, Py_buffer *buffer, str operation) except -1:
+cdef int _hold(data, Outbox *outbox, int i, str operation) except -1:
     if not PyObject_CheckBuffer(data):
         raise _errors.no_buffer(operation, data)
-    PyObject_GetBuffer(data, buffer, PyBUF_FULL_RO)
-    if not PyBuffer_IsContiguous(buffer, b"C"):
-        PyBuffer_Release(buffer)
+    if not get_contiguous(data, &outbox.buffers[i]):
         raise _errors.not_contiguous(operation, data)
+    outbox_take(outbox, i)
     return 0
 
 
@@ -517,57 +526,53 @@ cdef class Sender(_Endpoint):
     cdef Outbox _outbox
 
     def __init__(self, sock):
-        cdef sockaddr_storage peer
-        cdef socklen_t length = sizeof(peer)
-        if self._socket is not None:
-            raise RuntimeError("Sender: already initialised")
-        sock = _arguments.datagram_socket(sock, "Sender")
-        if getpeername(sock.fileno(), <sockaddr *> &peer, &length) < 0:
-            raise _errors.not_connected("Sender")
         outbox_init(&self._outbox)
-        _check(endpoint_open(&self._endpoint, sock.fileno()), "Sender")
-        self._socket = sock
+        self._open(_arguments.connected_socket(sock, "Sender"), "Sender")
 
-    cdef int _flush(self, int size, str operation) except -1:
-        """Send the first `size` messages: how many went, at least one; waits while the socket's buffer is full."""
+    cdef int _flush(self, int size, str operation) except 0:
+        """Send the first `size` messages: how many went, or -errno; waits while the socket's buffer is full."""
         cdef int n
         cdef short found = 0
         while True:
             with nogil:
-                n = send_messages(self._endpoint.fd, self._outbox.headers, size, &_calls)
-            if n > 0:
-                return n
+                n = send_messages(self._endpoint.fd, self._outbox.headers, size, &_calls[1])
             if n == -EINTR:
                 PyErr_CheckSignals()
             elif n != -EAGAIN:
-                _check(n, operation)
+                return n
             elif endpoint_closed(&self._endpoint):
-                raise _errors.closed(operation)
+                return -EBADF
+            elif found & POLLERR:  # and no error that sending would have met
+                return -ENOMSG
             else:
                 self._wait(POLLOUT, -1, &found, operation)
 
     cdef Py_ssize_t _send(self, tuple buffers, str operation) except -1:
-        """Send each buffer as a datagram: how many went; raises only if the first could not."""
+        """Send each buffer as a datagram: how many went; a failure is raised only if the first one met it."""
         cdef Py_ssize_t sent = 0, total = len(buffers)
-        cdef int size = 0, held, n
+        cdef int size, held, n
         if not self._enter(EXCLUSIVE, operation):
             raise _errors.closed(operation)
         try:
             while sent < total:
                 size = held = 0
                 try:
-                    for size in range(<int> min(total - sent, <Py_ssize_t> SEND_AT_ONCE)):
-                        _get_buffer(buffers[sent + size], &self._outbox.buffers[size], operation)
-                        outbox_take(&self._outbox, size)
-                        held += 1
+                    try:
+                        for size in range(<int> min(total - sent, <Py_ssize_t> SEND_AT_ONCE)):
+                            _hold(buffers[sent + size], &self._outbox, size, operation)
+                            held += 1
+                    except (TypeError, BufferError, ValueError):
+                        if sent == 0:
+                            raise
+                        break
                     n = self._flush(held, operation)
-                except Exception:
-                    if sent == 0:
-                        raise
-                    return sent
                 finally:
                     for size in range(held):
                         PyBuffer_Release(&self._outbox.buffers[size])
+                if n < 0:
+                    if sent == 0:
+                        raise _errors.not_sent(-n, operation)
+                    break
                 sent += n
             return sent
         finally:

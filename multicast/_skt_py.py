@@ -17,7 +17,7 @@ import time
 import weakref
 
 from . import __version__, _arguments, _errors
-from ._endpoint_py import ERROR, HANGUP, READABLE, WRITABLE, Endpoint, final
+from ._endpoint_py import ERROR, HANGUP, READABLE, WRITABLE, Claim, Endpoint, final
 from ._values import Stats
 
 TYPE_CHECKING = False
@@ -314,7 +314,7 @@ class Receiver(Endpoint):
         max_blocks: SupportsIndex | None = None,
     ) -> None:
         operation = "Receiver"
-        sock = _arguments.datagram_socket(sock, operation)
+        sock = _arguments.receiving_socket(sock, operation)
         slots = _arguments.batch_size(batch_size, operation)
         size = _arguments.datagram_size(datagram_size, operation)
         limit = _arguments.max_blocks(max_blocks, operation)
@@ -396,6 +396,8 @@ class Receiver(Endpoint):
                 pass
             if self._closed:
                 return []
+            if timeout == 0:
+                found = self._poll(False, 0)
             if found & HANGUP:
                 raise _errors.shut_down(operation)
             if found & ERROR:
@@ -410,9 +412,10 @@ class Receiver(Endpoint):
 
     def _next_batch(self, timeout: int, operation: str) -> Batch | None:
         """Return a batch, or None if the receiver is closed."""
-        if not self._enter(True, operation):
-            return None
+        claim = Claim(exclusive=True)
         try:
+            if not self._enter(claim, operation):
+                return None
             if self._max_blocks and self._pool.held() >= self._max_blocks:
                 raise _errors.no_block(operation, self._max_blocks)
             real = self._fill(timeout, operation)
@@ -427,7 +430,7 @@ class Receiver(Endpoint):
             self._truncated += batch._truncated.count(1)
             return batch
         finally:
-            self._leave(True)
+            self._leave(claim)
 
     def recv_batch(self, timeout: SupportsFloat | EllipsisType | None = ...) -> Batch:
         """Return the next 1 to `batch_size` datagrams, as soon as there is one.
@@ -457,9 +460,12 @@ class Receiver(Endpoint):
 
     def stats(self) -> Stats:
         """Return what was counted since the receiver was opened (`Stats`); after `close()`, how it ended."""
-        if self._enter(False, "stats"):
-            self._remember()
-            self._leave(False)
+        claim = Claim(exclusive=False)
+        try:
+            if self._enter(claim, "stats"):
+                self._remember()
+        finally:
+            self._leave(claim)
         held = self._pool.held()
         return Stats(
             datagrams=self._datagrams,
@@ -514,53 +520,61 @@ class Sender(Endpoint):
     """
 
     def __init__(self, sock: _Socket) -> None:
+        sock = _arguments.connected_socket(sock, "Sender")
         if hasattr(self, "_own"):
             raise RuntimeError("Sender: already initialised")
-        sock = _arguments.datagram_socket(sock, "Sender")
-        try:
-            sock.getpeername()
-        except OSError:
-            raise _errors.not_connected("Sender") from None
         super().__init__(sock)
 
-    def _send_one(self, data: memoryview, operation: str) -> None:
+    def _send_one(self, data: memoryview, operation: str) -> OSError | None:
+        """Send a datagram; return what kept it from being sent. What a signal's handler raises is raised."""
+        found = 0
         while True:
             try:
                 if _DONTWAIT or self._poll(True, 0) & WRITABLE:
                     self._own.send(data, _DONTWAIT)
-                    return
+                    return None
             except BlockingIOError:
                 pass
             except OSError as error:
-                raise _errors.system(error, operation) from None
+                if error.errno is None:  # a handler's own, such as the usual TimeoutError of an alarm
+                    raise
+                return _errors.system(error, operation)
             if self._closed:
-                raise _errors.closed(operation)
-            self._wait(True, None)
+                return _errors.closed(operation)
+            if found & ERROR:  # and no error that sending would have met
+                return _errors.error_queue(operation)
+            found = self._wait(True, None)
 
     def _send(self, buffers: tuple[Buffer, ...], operation: str) -> int:
-        """Send each buffer as a datagram: how many went; raises only if the first could not."""
+        """Send each buffer as a datagram: how many went; a failure is raised only if the first one met it."""
         sent = 0
-        if not self._enter(True, operation):
-            raise _errors.closed(operation)
+        claim = Claim(exclusive=True)
         try:
+            if not self._enter(claim, operation):
+                raise _errors.closed(operation)
             while sent < len(buffers):
                 held: list[memoryview] = []
                 try:
-                    for data in buffers[sent : sent + _SEND_AT_ONCE]:
-                        held.append(_get_buffer(data, operation))  # noqa: PERF401 - to release those before a bad one
+                    try:
+                        for data in buffers[sent : sent + _SEND_AT_ONCE]:
+                            held.append(_get_buffer(data, operation))  # noqa: PERF401 - to release those before a bad one
+                    except (TypeError, BufferError, ValueError):
+                        if sent == 0:
+                            raise
+                        return sent
                     for view in held:
-                        self._send_one(view, operation)
+                        error = self._send_one(view, operation)
+                        if error is not None:
+                            if sent == 0:
+                                raise error
+                            return sent
                         sent += 1
-                except Exception:
-                    if sent == 0:
-                        raise
-                    return sent
                 finally:
                     for view in held:
                         view.release()
             return sent
         finally:
-            self._leave(True)
+            self._leave(claim)
 
     def send(self, data: Buffer) -> int:
         """Send one datagram from any contiguous buffer; return its length in bytes.

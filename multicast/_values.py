@@ -72,7 +72,7 @@ class Stats(Value):
     - datagrams, bytes, batches: delivered by `recv_batch` (bytes: of payload, as far as delivered)
     - truncated: how many of the datagrams were longer than `datagram_size`
     - drops: datagrams that the kernel dropped for this socket since it was made, most often because its buffer was
-      full (SO_MEMINFO, Linux); None where the system does not tell
+      full (SO_MEMINFO, Linux; the kernel counts modulo 2**32); None where the system does not tell
     - receive_buffer: bytes the socket's receive buffer holds, in the unit in which it is asked for
     - blocks: blocks of slots in existence; blocks_in_use: those that a batch or a view still holds
     """

@@ -403,17 +403,17 @@ def open_receiver(
     }
     number = _arguments.whole(port, operation, "port", 1, 65_535)
     sharing = not _arguments.boolean(exclusive, operation, "exclusive")
-    one_group = f"{operation} {groups[0]}"
-    index = _zoned_index(groups[0], interface, one_group)
+    memberships = {(each.packed, _zoned_index(each, interface, f"{operation} {each}")): each.text for each in groups}
+    index = next(iter(memberships))[1]
 
     sock = _new_socket(groups[0].family, reuse=sharing)
     try:
         if receive_buffer is not None:
             set_receive_buffer(sock, receive_buffer)
         _bind(sock, groups, number, index, operation)
-        for address in {(each.packed, each.zone): each for each in groups}.values():
+        for address in memberships.values():
             for origin in origins.values() or (None,):
-                join_group(sock, address.text, interface, origin)
+                join_group(sock, address, interface, origin)
         return Receiver(
             sock, batch_size=batch_size, datagram_size=datagram_size, timeout=timeout, max_blocks=max_blocks
         )

@@ -163,3 +163,31 @@ def test_kernel_drops_are_counted_without_another_datagram(opened, feed):
     assert received + rx.stats().drops == sent
     rx.close()
     assert rx.stats().drops == drops
+
+
+def test_what_stands_behind_a_batch_can_not_be_made_by_hand(opened):
+    """The types are in reach of type(): without a batch they have nothing to show, and don't crash."""
+    rx, far = opened.pipe()
+    far.send(b"x")
+    batch = rx.recv_batch()
+    for made in (type(iter(batch)), type(batch.lengths.obj)):
+        try:
+            thing = made()
+        except TypeError:
+            continue
+        assert list(thing) == [] if hasattr(thing, "__next__") else not isinstance(thing, bytes)
+        with pytest.raises((BufferError, TypeError)):
+            memoryview(thing)
+
+
+def test_a_socket_that_joins_datagrams_is_refused(multicast, no_leaked_descriptors):
+    """UDP_GRO hands over several as one, and nobody asked where they end."""
+    with multicast.genSocket() as sock:
+        try:
+            sock.setsockopt(17, 104, 1)  # SOL_UDP, UDP_GRO
+        except OSError as error:
+            pytest.skip(f"this kernel has no UDP_GRO: {error}")
+        with pytest.raises(ValueError, match="Receiver: the socket has UDP_GRO on"):
+            multicast.Receiver(sock)
+        sock.setsockopt(17, 104, 0)
+        multicast.Receiver(sock).close()

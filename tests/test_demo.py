@@ -129,7 +129,7 @@ def account(drop, count=20_000, drops=None, sent=None):
         if i in drop:
             continue
         if sequence != tally.expected:
-            tally.gap(sequence)
+            tally.gap(feed.session, sequence)
         tally.expected = sequence + messages
         received += 1
     counted = demo.Count(received, 0, 1, len(drop) if drops is None else drops)
@@ -151,6 +151,8 @@ def test_the_ledger_sees_what_does_not_add_up(monkeypatch, capsys):
     assert not counted_and_not_missing.closed
     more_sent = account(set(), sent=20_001)
     assert not more_sent.closed
+    with pytest.raises(SystemExit, match="somebody else"):
+        demo.Tally(_moldudp64.SyntheticFeed(b"0123456789"), "test", print).gap(b"9876543210", 5)
     monkeypatch.setattr(demo, "measure", lambda *_: lost_without_a_count)
     assert demo.run(1.0) == 1
     assert "OPEN: 2 unaccounted for" in capsys.readouterr().out
