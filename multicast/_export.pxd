@@ -1,6 +1,7 @@
 """The buffer protocol, both ways: how an array of a block is shown, and how the bytes to be sent are taken.
 
-Owns the filling of a Py_buffer: read-only, one dimension, never copied. Must not decide how long the memory lives: the exporter does.
+Owns the filling of a Py_buffer: read-only, one dimension, never copied. Must not decide how long the memory lives: the
+exporter does.
 """
 
 from cpython.buffer cimport (
