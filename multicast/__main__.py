@@ -6,6 +6,7 @@ Owns the command line. Must not hold what a command does.
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 
@@ -55,5 +56,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def run() -> int:
+    """Run as a program; where nobody reads any more what it prints, end as quietly as others do (128 + SIGPIPE)."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes there at exit
+        return 141
+    return code
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

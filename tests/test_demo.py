@@ -91,6 +91,19 @@ def test_wrong_usage_is_exit_code_2(multicast, seconds):
     assert "--seconds" in done.stderr
 
 
+def test_a_reader_that_has_gone_is_no_traceback(multicast):
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "multicast"],
+        env=python_environment(multicast),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    with process:
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
 def test_without_a_command_it_prints_what_a_bug_report_needs(multicast):
     done = subprocess.run(
         [sys.executable, "-P", "-m", "multicast"],
