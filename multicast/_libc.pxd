@@ -33,7 +33,7 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned int msg_len
     int AF_INET, AF_INET6
     int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC
-    int SOL_SOCKET, SO_RCVBUF, SO_RCVBUFFORCE, SO_ERROR, SO_REUSEADDR
+    int SOL_SOCKET, SO_RCVBUF, SO_RCVBUFFORCE
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
     int recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags, timespec *timeout)

@@ -405,8 +405,8 @@ cdef class Receiver(_Endpoint):
                 _check(n, operation)
             if endpoint_closed(&self._endpoint):
                 return 0
-            if timeout == 0:
-                self._wait(POLLIN | POLLRDHUP, 0, &found, operation)
+            if timeout == 0 and found == 0 and self._wait(POLLIN | POLLRDHUP, 0, &found, operation) > 0:
+                continue  # it may have come just now: for a receive to meet, before it is judged
             # Nothing to read: whoever polls would find "ready" for ever if the reason is one of these.
             if found & POLLRDHUP:
                 raise _errors.shut_down(operation)

@@ -396,8 +396,8 @@ class Receiver(Endpoint):
                 pass
             if self._closed:
                 return []
-            if timeout == 0:
-                found = self._poll(False, 0)
+            if timeout == 0 and not found and (found := self._poll(False, 0)):
+                continue  # it may have come just now: for a receive to meet, before it is judged
             if found & HANGUP:
                 raise _errors.shut_down(operation)
             if found & ERROR:
