@@ -50,7 +50,7 @@ def project():
 def digest():
     """A fingerprint of all that the compiled part and the installation come from."""
     sources = [ROOT / "pyproject.toml", ROOT / "setup.py", ROOT / "multicast" / "__init__.py"]
-    sources += sorted(each for each in (ROOT / "multicast").iterdir() if each.suffix in (".pyx", ".pxd", ".h"))
+    sources += sorted(each for each in (ROOT / "multicast").iterdir() if each.suffix in (".pyx", ".pxi", ".pxd", ".h"))
     found = hashlib.sha256(repr((sys.version, sys.executable, os.environ.get("MULTICAST_BACKEND"))).encode())
     for source in sources:
         found.update(source.read_bytes())

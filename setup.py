@@ -60,7 +60,7 @@ def extensions():
         Extension(
             "multicast._skt",
             ["multicast/_skt.pyx"],
-            depends=["multicast/_compat.h", *sorted(map(str, pathlib.Path("multicast").glob("*.pxd")))],
+            depends=["multicast/_compat.h", *sorted(map(str, pathlib.Path("multicast").glob("*.px[di]")))],
             define_macros=[("MULTICAST_VERSION", f'"{version()}"')],
             optional=choice != "native",
         )

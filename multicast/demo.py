@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import __version__, skt
 from ._moldudp64 import HEADER, SyntheticFeed, Train
-from ._skt_py import kernel_drops
+from ._options_py import kernel_drops
 from ._values import Value
 
 if TYPE_CHECKING:

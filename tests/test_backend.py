@@ -77,7 +77,7 @@ class Copy:
 @pytest.fixture
 def plain(tmp_path, package) -> Copy:
     """A copy without the extension."""
-    ignored = shutil.ignore_patterns("*.so", "*.c", "*.pyx", "*.pxd", "*.h", "__pycache__")
+    ignored = shutil.ignore_patterns("*.so", "*.c", "*.pyx", "*.pxi", "*.pxd", "*.h", "__pycache__")
     shutil.copytree(package, tmp_path / "multicast", ignore=ignored)
     return Copy(tmp_path)
 
@@ -117,9 +117,9 @@ def test_stdlib_leaves_the_extension_alone(full):
 
 
 def test_the_backend_in_force_is_the_one_whose_classes_are_used(full):
-    code = "import multicast; print(*{getattr(multicast, name).__module__ for name in ('Receiver', 'Sender', 'Batch')})"
-    assert full.run(code, "native").stdout == "multicast._skt\n"
-    assert full.run(code, "stdlib").stdout == "multicast._skt_py\n"
+    code = "import multicast; print(*(getattr(multicast, name).__module__ for name in ('Receiver', 'Sender', 'Batch')))"
+    assert full.run(code, "native").stdout == "multicast._skt multicast._skt multicast._skt\n"
+    assert full.run(code, "stdlib").stdout == "multicast._skt_py multicast._sender_py multicast._batch_py\n"
 
 
 @pytest.mark.parametrize("word", UNKNOWN)

@@ -1,0 +1,105 @@
+"""A socket of ours, and who is inside a call on it: the base of Receiver and Sender, over `_endpoint.pxd`.
+
+Owns entering, waiting with signal handlers run, closing, and what a fork means. Must not know what is received or sent.
+"""
+
+cdef uint64_t _generation = 0  # how many forks lie between this process and the one that imported us
+
+
+def _after_fork():
+    global _generation
+    _generation += 1
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@cython.internal
+cdef class _Endpoint:
+    """A socket of ours, and who is inside a call on it."""
+
+    cdef object __weakref__, _socket
+    cdef Endpoint _endpoint
+    cdef uint64_t _born
+
+    def __cinit__(self):
+        endpoint_init(&self._endpoint)
+        self._born = _generation
+
+    def __dealloc__(self):
+        endpoint_release(&self._endpoint)
+
+    cdef int _open(self, sock, str operation) except -1:
+        cdef int fd = sock.fileno()
+        if self._socket is not None:  # asked last: an argument's own code may have come here, too
+            raise RuntimeError(f"{operation}: already initialised")
+        _check(endpoint_open(&self._endpoint, fd), operation)
+        self._socket = sock
+        return 0
+
+    cdef void _remember(self) noexcept nogil:
+        """Keep what may be asked for once the descriptor is gone."""
+
+    cdef void _retire(self) noexcept nogil:
+        """Closed, and nobody is inside any more: let go."""
+        endpoint_release(&self._endpoint)
+
+    cdef bint _enter(self, uint32_t claim, str operation) except -1:
+        """Begin a call; false if the endpoint is closed."""
+        cdef Entry entry
+        if self._born != _generation:
+            raise _errors.forked(operation)
+        entry = endpoint_enter(&self._endpoint, claim)
+        if entry == TAKEN:
+            raise _errors.busy(operation)
+        return entry == ENTERED
+
+    cdef void _leave(self, uint32_t claim) noexcept nogil:
+        if endpoint_leave(&self._endpoint, claim):
+            self._retire()
+
+    cdef int _wait(self, short events, int64_t deadline, short *found, str operation) except -1:
+        """Wait as endpoint_poll does, with signal handlers run: Ctrl-C and its like end the wait."""
+        cdef int n
+        while True:
+            PyErr_CheckSignals()
+            with nogil:
+                n = endpoint_poll(&self._endpoint, events, deadline, found)
+            if n != -EINTR:
+                return _check(n, operation)
+
+    @property
+    def socket(self):
+        """The socket that it was made with; `close()` closes it."""
+        return self._socket
+
+    def fileno(self):
+        """Return the descriptor to wait on with selectors or an event loop; -1 once closed."""
+        return -1 if endpoint_closed(&self._endpoint) else self._endpoint.fd
+
+    @property
+    def closed(self):
+        """Whether `close()` was called."""
+        return endpoint_closed(&self._endpoint)
+
+    def close(self):
+        """Close the socket and wake a call that waits in another thread; again, it does nothing.
+
+        The descriptor is closed once the last call has left it. Batches and views stay as they are.
+        """
+        if endpoint_enter(&self._endpoint, SHARED) == ENDED:
+            return
+        self._remember()
+        if self._born == _generation:
+            endpoint_close(&self._endpoint)
+            self._leave(SHARED)
+        else:  # a forked child: the calls inside are the parent's, and so is whoever the eventfd would wake
+            self._endpoint.state = CLOSED
+            self._retire()
+        self._socket.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
