@@ -160,16 +160,18 @@ def datagram_socket(sock: object, operation: str) -> socket.socket:
     return checked
 
 
-def receiving_socket(sock: object, operation: str) -> socket.socket:
-    """Return the socket if it is open, carries datagrams, and gives each as it came (no UDP_GRO, udp(7))."""
+def receiving_socket(sock: object, trains: bool, operation: str) -> socket.socket:
+    """Return the socket if it is open, carries datagrams, and gives each as it came, or trains if those are meant."""
     checked = datagram_socket(sock, operation)
-    if sys.platform == "linux" and checked.family in (socket.AF_INET, socket.AF_INET6):
+    if not trains and sys.platform == "linux" and checked.family in (socket.AF_INET, socket.AF_INET6):
         try:
             joins = checked.getsockopt(_SOL_UDP, _UDP_GRO)
         except OSError:  # a kernel before 5.0, or another protocol's datagrams
             return checked
         if joins:
-            raise ValueError(f"{operation}: the socket has UDP_GRO on, which joins datagrams; switch it off")
+            raise ValueError(
+                f"{operation}: the socket has UDP_GRO on, which joins datagrams; switch it off, or say gro=True"
+            )
     return checked
 
 

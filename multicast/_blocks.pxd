@@ -3,25 +3,54 @@
 Owns the memory that the kernel writes to. Must not touch Python objects; whoever holds a block keeps its pool alive.
 """
 
-from libc.stdint cimport uint8_t, uint32_t
-from libc.stdlib cimport calloc, free
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
 from multicast._libc cimport *
+
+cdef enum:
+    # The columns that are decoded when one of them is first read: an array each.
+    SOURCE_ADDRESS
+    SOURCE_PORT
+    DESTINATION_ADDRESS
+    INTERFACE
+    HOPS                   # TTL, or hop limit
+    TRAFFIC_CLASS          # TOS over IPv4
+    TIMESTAMP
+    TIMESTAMP_KIND
+    DROPS
+    DECODED_COLUMNS        # how many they are
+
+cdef struct Shape:
+    # What every block of a pool is like: fixed when the receiver is opened.
+    uint32_t batch_size    # slots
+    uint32_t datagram_size
+    uint32_t slot_size
+    uint32_t name_size     # bytes for a datagram's source, 0 if nobody asked
+    uint32_t control_size  # bytes for its control messages, 0 if nobody asked
+    uint32_t address_size  # of the family: 4 or 16
+    bint trains            # a slot may hold a train of datagrams (UDP_GRO)
 
 cdef struct Block:
     Block *next            # among the idle ones
     char *slots            # batch_size slots, slot_size apart, on cache lines
     mmsghdr *headers
     iovec *vectors
-    uint32_t *lengths      # bytes that the slot has of its datagram
-    uint32_t *real_lengths  # bytes that the datagram had when it arrived
+    char *names
+    char *controls
+    uint32_t used          # headers that the kernel has written to: to be armed again before the next call
+    uint32_t capacity      # datagrams that the arrays below have room for
+    uint32_t *offsets      # where each datagram begins: the pool's, unless slots hold trains
+    uint32_t *lengths      # bytes that are kept of it
+    uint32_t *real_lengths  # bytes that it had when it arrived
     uint8_t *truncated
+    uint64_t known_drops   # the count before this batch, which the stamped lower halves are counted from
+    void *decoded[DECODED_COLUMNS]
+    uint32_t decoded_capacity
 
 cdef struct Pool:
-    uint32_t batch_size
-    uint32_t datagram_size
-    uint32_t slot_size
+    Shape shape
     uint32_t *offsets      # where each slot begins: the same in every block
     uint32_t blocks        # in existence (atomic; made by the taker alone)
     uint32_t limit         # 0: none
@@ -31,48 +60,97 @@ cdef struct Pool:
     void *returned         # atomic: a stack that any thread pushes to and only the taker empties, whole
 
 
-cdef inline void block_free(Block *block) noexcept nogil:
+cdef inline void block_free(const Pool *pool, Block *block) noexcept nogil:
+    cdef int i
     if block != NULL:
+        for i in range(DECODED_COLUMNS):
+            free(block.decoded[i])
+        if block.offsets != pool.offsets:
+            free(block.offsets)
         free(block.slots)
         free(block.headers)
         free(block.vectors)
+        free(block.names)
+        free(block.controls)
         free(block.lengths)
         free(block.real_lengths)
         free(block.truncated)
         free(block)
 
 
+cdef inline bint grown(void **array, size_t items, size_t size) noexcept nogil:
+    """Make room for so many items, keeping those that are there; false where memory is short."""
+    cdef void *larger = realloc(array[0], items * size)
+    if larger != NULL:
+        array[0] = larger
+    return larger != NULL
+
+
+cdef inline bint block_reserve(const Pool *pool, Block *block, uint32_t datagrams) noexcept nogil:
+    """Make room in the arrays for so many datagrams; false where memory is short."""
+    if datagrams <= block.capacity:
+        return True
+    if (not grown(<void **> &block.lengths, datagrams, sizeof(uint32_t))
+            or not grown(<void **> &block.real_lengths, datagrams, sizeof(uint32_t))
+            or not grown(<void **> &block.truncated, datagrams, 1)):
+        return False
+    if pool.shape.trains:
+        if not grown(<void **> &block.offsets, datagrams, sizeof(uint32_t)):
+            return False
+    else:
+        block.offsets = pool.offsets
+    block.capacity = datagrams
+    return True
+
+
 cdef inline Block *block_new(const Pool *pool) noexcept nogil:
     """A block with its headers armed; NULL where memory is short."""
-    cdef size_t n = pool.batch_size
+    cdef const Shape *shape = &pool.shape
+    cdef size_t n = shape.batch_size
     cdef size_t i
     cdef void *slots = NULL
     cdef Block *block = <Block *> calloc(1, sizeof(Block))
     if block == NULL:
         return NULL
-    if posix_memalign(&slots, 64, n * pool.slot_size) == 0:
+    if posix_memalign(&slots, 64, n * shape.slot_size) == 0:
         block.slots = <char *> slots
     block.headers = <mmsghdr *> calloc(n, sizeof(mmsghdr))  # zeroed whole, with musl's padding
     block.vectors = <iovec *> calloc(n, sizeof(iovec))
-    block.lengths = <uint32_t *> calloc(n, sizeof(uint32_t))
-    block.real_lengths = <uint32_t *> calloc(n, sizeof(uint32_t))
-    block.truncated = <uint8_t *> calloc(n, 1)
-    if (block.slots == NULL or block.headers == NULL or block.vectors == NULL or block.lengths == NULL
-            or block.real_lengths == NULL or block.truncated == NULL):
-        block_free(block)
+    block.names = <char *> calloc(n, shape.name_size + 1)
+    block.controls = <char *> calloc(n, shape.control_size + 1)
+    if (block.slots == NULL or block.headers == NULL or block.vectors == NULL or block.names == NULL
+            or block.controls == NULL or not block_reserve(pool, block, shape.batch_size)):
+        block_free(pool, block)
         return NULL
-    memset(block.slots, 0, n * pool.slot_size)  # nobody else's bytes, and every page is there before a datagram is
+    memset(block.slots, 0, n * shape.slot_size)  # nobody else's bytes, and every page is there before a datagram is
     for i in range(n):
-        block.vectors[i].iov_base = block.slots + i * pool.slot_size
-        block.vectors[i].iov_len = pool.datagram_size
+        block.vectors[i].iov_base = block.slots + i * shape.slot_size
+        block.vectors[i].iov_len = shape.slot_size if shape.trains else shape.datagram_size
         block.headers[i].msg_hdr.msg_iov = &block.vectors[i]
         block.headers[i].msg_hdr.msg_iovlen = 1
+        if shape.name_size:
+            block.headers[i].msg_hdr.msg_name = block.names + i * shape.name_size
+        if shape.control_size:
+            block.headers[i].msg_hdr.msg_control = block.controls + i * shape.control_size
+    block.used = shape.batch_size
     return block
+
+
+cdef inline void block_arm(const Pool *pool, Block *block) noexcept nogil:
+    """Undo what the kernel wrote to the headers; until then they tell of the datagrams, for the columns."""
+    cdef msghdr *header
+    cdef uint32_t i
+    for i in range(block.used):
+        header = &block.headers[i].msg_hdr
+        header.msg_namelen = pool.shape.name_size
+        header.msg_controllen = pool.shape.control_size
+        header.msg_flags = 0
+    block.used = 0
 
 
 cdef inline void pool_drop(Pool *pool, Block *block) noexcept nogil:
     atomic_sub_word(&pool.blocks, 1, __ATOMIC_RELAXED)
-    block_free(block)
+    block_free(pool, block)
 
 
 cdef inline void pool_put(Pool *pool, Block *block) noexcept nogil:
@@ -136,18 +214,17 @@ cdef inline void pool_close(Pool *pool) noexcept nogil:
     pool_free_idle(pool)
 
 
-cdef inline bint pool_init(
-        Pool *pool, uint32_t batch_size, uint32_t datagram_size, uint32_t slot_size, uint32_t limit) noexcept nogil:
+cdef inline bint pool_init(Pool *pool, const Shape *shape, uint32_t limit) noexcept nogil:
     """Prepare two blocks, so that one can be looked at while the next fills; false where memory is short."""
     cdef uint32_t i, _
     cdef Block *block
     memset(pool, 0, sizeof(Pool))
-    pool.batch_size, pool.datagram_size, pool.slot_size, pool.limit = batch_size, datagram_size, slot_size, limit
-    pool.offsets = <uint32_t *> calloc(batch_size, sizeof(uint32_t))
+    pool.shape, pool.limit = shape[0], limit
+    pool.offsets = <uint32_t *> calloc(shape.batch_size, sizeof(uint32_t))
     if pool.offsets == NULL:
         return False
-    for i in range(batch_size):
-        pool.offsets[i] = i * slot_size
+    for i in range(shape.batch_size):
+        pool.offsets[i] = i * shape.slot_size
     for _ in range(1 if limit == 1 else 2):
         block = block_new(pool)
         if block == NULL:

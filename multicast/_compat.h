@@ -22,8 +22,29 @@
 #define SO_MEMINFO 55
 #endif
 
-/* Where in SO_MEMINFO the drops are: SK_MEMINFO_DROPS of linux/sock_diag.h, which has no libc counterpart. */
-enum { MULTICAST_MEMINFO_DROPS = 8, MULTICAST_MEMINFO_WORDS = 9 };
+/* Where in SO_MEMINFO what is: SK_MEMINFO_RMEM_ALLOC and _DROPS of linux/sock_diag.h, which has no libc counterpart. */
+enum { MULTICAST_MEMINFO_QUEUED = 0, MULTICAST_MEMINFO_DROPS = 8, MULTICAST_MEMINFO_WORDS = 9 };
+
+/* The kernel's two generations of time stamps: which of them SO_TIMESTAMPNS and SO_TIMESTAMPING mean depends on the
+ * width of time_t, and both can come.
+ */
+#ifdef SO_TIMESTAMPNS_OLD
+enum {
+    MULTICAST_TIMESTAMPNS_OLD = SO_TIMESTAMPNS_OLD,
+    MULTICAST_TIMESTAMPNS_NEW = SO_TIMESTAMPNS_NEW,
+    MULTICAST_TIMESTAMPING_OLD = SO_TIMESTAMPING_OLD,
+    MULTICAST_TIMESTAMPING_NEW = SO_TIMESTAMPING_NEW
+};
+#else
+enum {
+    MULTICAST_TIMESTAMPNS_OLD = SO_TIMESTAMPNS,
+    MULTICAST_TIMESTAMPNS_NEW = 64,
+    MULTICAST_TIMESTAMPING_OLD = SO_TIMESTAMPING,
+    MULTICAST_TIMESTAMPING_NEW = 65
+};
+#endif
+
+enum { MULTICAST_UDP_GRO = 104 }; /* linux/udp.h, which clashes with netinet/udp.h */
 
 /* A new read-only memoryview of `length` bytes at `offset` of what `source` exports (bytes, in one dimension).
  * `source` is the exporter or a memoryview of it; either way the exporter lives as long as the result.

@@ -11,6 +11,8 @@ from multicast._libc cimport *
 cdef struct Endpoint:
     int fd           # a duplicate of the socket's: closing the socket object can't take it away from a call
     int wake         # an eventfd; readable once the endpoint is closed
+    int gate         # what callers are told to wait on: fd, or something that is ready when fd or the watch is
+    int watch        # somebody else's, to be waited on beside ours; -1: none
     uint32_t state   # atomic: CLOSED, plus EXCLUSIVE or SHARED for each call inside
 
 cdef enum:
@@ -32,8 +34,15 @@ cdef inline int64_t monotonic_ns() noexcept nogil:
     return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
 
 
+cdef inline int64_t coarse_ns() noexcept nogil:
+    """The monotonic time of the kernel's last tick, some ms ago: costs less to read."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now)
+    return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
+
+
 cdef inline void endpoint_init(Endpoint *endpoint) noexcept nogil:
-    endpoint.fd = endpoint.wake = -1
+    endpoint.fd = endpoint.gate = endpoint.wake = endpoint.watch = -1
     endpoint.state = CLOSED
 
 
@@ -43,7 +52,7 @@ cdef inline void endpoint_release(Endpoint *endpoint) noexcept nogil:
         close(endpoint.fd)
     if endpoint.wake >= 0:
         close(endpoint.wake)
-    endpoint.fd = endpoint.wake = -1
+    endpoint.fd = endpoint.gate = endpoint.wake = endpoint.watch = -1
 
 
 cdef inline int endpoint_open(Endpoint *endpoint, int fd) noexcept nogil:
@@ -57,6 +66,7 @@ cdef inline int endpoint_open(Endpoint *endpoint, int fd) noexcept nogil:
         error = errno
         endpoint_release(endpoint)
         return -error
+    endpoint.gate = endpoint.fd
     endpoint.state = 0
     return 0
 
@@ -87,23 +97,26 @@ cdef inline void endpoint_close(Endpoint *endpoint) noexcept nogil:
     write(endpoint.wake, &one, sizeof(one))
 
 
-cdef inline int endpoint_poll(Endpoint *endpoint, short events, int64_t deadline, short *found) noexcept nogil:
-    """Wait for `events`, the close or the deadline (monotonic ns; -1: none).
+cdef inline int endpoint_poll(
+        Endpoint *endpoint, short events, int64_t deadline, short *found, bint *watched) noexcept nogil:
+    """Wait for `events`, the close, the watch or the deadline (monotonic ns; -1: none).
 
-    Returns how many descriptors are ready, 0 after the deadline, never before; or -errno.
+    Returns how many descriptors are ready, 0 after the deadline, never before; or -errno. `watched`: the watch is.
     """
-    cdef pollfd fds[2]
+    cdef pollfd fds[3]
     cdef timespec rest
     cdef int64_t left
     cdef int n
     fds[0].fd, fds[0].events, fds[0].revents = endpoint.fd, events, 0
     fds[1].fd, fds[1].events, fds[1].revents = endpoint.wake, POLLIN, 0
+    fds[2].fd, fds[2].events, fds[2].revents = endpoint.watch, POLLIN, 0
     if deadline < 0:
-        n = ppoll(fds, 2, NULL, NULL)
+        n = ppoll(fds, 3, NULL, NULL)
     else:
         left = deadline - monotonic_ns()
         left = left if left > 0 else 0
         rest.tv_sec, rest.tv_nsec = left // 1000000000, left % 1000000000
-        n = ppoll(fds, 2, &rest, NULL)
+        n = ppoll(fds, 3, &rest, NULL)
     found[0] = fds[0].revents
+    watched[0] = fds[2].revents != 0
     return n if n >= 0 else -errno

@@ -32,7 +32,7 @@ cdef class _Endpoint:
     cdef int _open(self, sock, str operation) except -1:
         cdef int fd = sock.fileno()
         if self._socket is not None:  # asked last: an argument's own code may have come here, too
-            raise RuntimeError(f"{operation}: already initialised")
+            raise _errors.initialised(operation)
         _check(endpoint_open(&self._endpoint, fd), operation)
         self._socket = sock
         return 0
@@ -58,15 +58,24 @@ cdef class _Endpoint:
         if endpoint_leave(&self._endpoint, claim):
             self._retire()
 
+    cdef int _look(self) except -1:
+        """What is watched beside the socket has something to say."""
+
     cdef int _wait(self, short events, int64_t deadline, short *found, str operation) except -1:
-        """Wait as endpoint_poll does, with signal handlers run: Ctrl-C and its like end the wait."""
+        """Wait as endpoint_poll does, with signal handlers run: Ctrl-C and its like end the wait, the watch doesn't."""
+        cdef bint watched = False
         cdef int n
         while True:
             PyErr_CheckSignals()
             with nogil:
-                n = endpoint_poll(&self._endpoint, events, deadline, found)
-            if n != -EINTR:
-                return _check(n, operation)
+                n = endpoint_poll(&self._endpoint, events, deadline, found, &watched)
+            if n == -EINTR:
+                continue
+            if n > 0 and watched:
+                self._look()
+                if n == 1:
+                    continue
+            return _check(n, operation)
 
     @property
     def socket(self):
@@ -75,7 +84,7 @@ cdef class _Endpoint:
 
     def fileno(self):
         """Return the descriptor to wait on with selectors or an event loop; -1 once closed."""
-        return -1 if endpoint_closed(&self._endpoint) else self._endpoint.fd
+        return -1 if endpoint_closed(&self._endpoint) else self._endpoint.gate
 
     @property
     def closed(self):

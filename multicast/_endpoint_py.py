@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
 _RDHUP = getattr(select, "POLLRDHUP", 0)
-READABLE, WRITABLE, ERROR, HANGUP = 1, 2, 4, 8
+READABLE, WRITABLE, ERROR, HANGUP, _WATCHED = 1, 2, 4, 8, 16
 
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Endpoint:
         self._lock = _thread.RLock()  # one that a signal's handler can take, too, whatever it came amid
         self._closed = self._retired = False
         self._claims: list[weakref.ref[Claim]] = []
+        self._gate = self._own.fileno()  # what callers are told to wait on: ready when the socket or the watch is
+        self._watched = -1  # somebody else's descriptor, to be waited on beside ours
         self._pid = os.getpid()
         self._socket = sock
 
@@ -108,11 +110,19 @@ class Endpoint:
                 self._retire()
                 self._retired = True
 
+    def _look(self) -> None:
+        """What is watched beside the socket has something to say."""
+
     def _wait(self, writing: bool, deadline: float | None) -> int:
         """Wait until the socket is ready, the endpoint is closed, or the deadline is over: then 0."""
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             found = self._poll(writing, left)
+            if found & _WATCHED:
+                self._look()
+                found &= ~_WATCHED
+                if not found:
+                    continue
             if found or (deadline is not None and time.monotonic() >= deadline):
                 return found
 
@@ -128,16 +138,18 @@ class Endpoint:
         poll = select.poll()
         poll.register(own, select.POLLOUT if writing else select.POLLIN | _RDHUP)
         poll.register(wake, select.POLLIN)
+        if self._watched >= 0:
+            poll.register(self._watched, select.POLLIN)
         found = 0
         for fd, events in poll.poll(None if seconds is None else seconds * 1000):
-            found |= READABLE
+            found |= _WATCHED if fd == self._watched else READABLE
             if fd == own:
                 found |= (ERROR if events & select.POLLERR else 0) | (HANGUP if events & _RDHUP else 0)
         return found
 
     def fileno(self) -> int:
         """Return the descriptor to wait on with selectors or an event loop; -1 once closed."""
-        return -1 if self._closed else self._own.fileno()
+        return -1 if self._closed else self._gate
 
     @property
     def closed(self) -> bool:

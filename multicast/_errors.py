@@ -23,6 +23,11 @@ def closed(operation: str) -> OSError:
     return OSError(errno.EBADF, f"{operation}: already closed")
 
 
+def initialised(operation: str) -> RuntimeError:
+    """`__init__` was called again."""
+    return RuntimeError(f"{operation}: already initialised")
+
+
 def busy(operation: str) -> RuntimeError:
     """One thread at a time may use the memory of a receiver or a sender."""
     return RuntimeError(f"{operation}: another thread is in this call; one at a time")

@@ -6,7 +6,7 @@ cdef extern from "<time.h>" nogil:
     struct timespec:
         long tv_sec
         long tv_nsec
-    int CLOCK_MONOTONIC
+    int CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE
     int clock_gettime(int clock, timespec *now)
 
 cdef extern from "<sys/uio.h>" nogil:
@@ -31,9 +31,13 @@ cdef extern from "<sys/socket.h>" nogil:
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
+    struct cmsghdr:
+        size_t cmsg_len
+        int cmsg_level
+        int cmsg_type
     int AF_INET, AF_INET6
-    int MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC
-    int SOL_SOCKET, SO_RCVBUF, SO_RCVBUFFORCE
+    int MSG_CTRUNC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC
+    int SOL_SOCKET, SO_RCVBUF, SO_RCVBUFFORCE, SO_RXQ_OVFL
     int setsockopt(int fd, int level, int name, const void *value, socklen_t length)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *length)
     int recvmmsg(int fd, mmsghdr *messages, unsigned int n, int flags, timespec *timeout)
@@ -48,9 +52,11 @@ cdef extern from "<netinet/in.h>" nogil:
         unsigned char s6_addr[16]
     struct sockaddr_in:
         unsigned short sin_family
+        unsigned short sin_port
         in_addr sin_addr
     struct sockaddr_in6:
         unsigned short sin6_family
+        unsigned short sin6_port
         in6_addr sin6_addr
     struct ip_mreqn:
         int imr_ifindex
@@ -61,7 +67,9 @@ cdef extern from "<netinet/in.h>" nogil:
         uint32_t gsr_interface
         sockaddr_storage gsr_group
         sockaddr_storage gsr_source
-    int IPPROTO_IP, IPPROTO_IPV6
+    int IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP
+    int IP_PKTINFO, IP_TOS, IP_TTL
+    int IPV6_HOPLIMIT, IPV6_PKTINFO, IPV6_TCLASS
     int IP_MULTICAST_IF, IP_MULTICAST_TTL, IP_MULTICAST_LOOP
     int IPV6_MULTICAST_IF, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_LOOP
     int MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_SOURCE_GROUP
@@ -101,6 +109,8 @@ cdef extern from *:
         uint32_t *word, uint32_t *old, uint32_t new, bint weak, int success, int failure) noexcept nogil
     uint64_t atomic_load_count "__atomic_load_n" (uint64_t *count, int order) noexcept nogil
     void atomic_store_count "__atomic_store_n" (uint64_t *count, uint64_t value, int order) noexcept nogil
+    bint atomic_swap_count "__atomic_compare_exchange_n" (
+        uint64_t *count, uint64_t *old, uint64_t new, bint weak, int success, int failure) noexcept nogil
     void *atomic_load_pointer "__atomic_load_n" (void **where, int order) noexcept nogil
     void *atomic_exchange_pointer "__atomic_exchange_n" (void **where, void *new, int order) noexcept nogil
     bint atomic_swap_pointer "__atomic_compare_exchange_n" (
@@ -108,7 +118,9 @@ cdef extern from *:
 
 cdef extern from "_compat.h":
     int IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, SO_MEMINFO
-    int MULTICAST_MEMINFO_DROPS
+    int MULTICAST_MEMINFO_QUEUED, MULTICAST_MEMINFO_DROPS
+    int MULTICAST_TIMESTAMPNS_OLD, MULTICAST_TIMESTAMPNS_NEW, MULTICAST_TIMESTAMPING_OLD, MULTICAST_TIMESTAMPING_NEW
+    int MULTICAST_UDP_GRO
     enum:
         MULTICAST_MEMINFO_WORDS
     object multicast_view(object source, Py_ssize_t offset, Py_ssize_t length)

@@ -21,12 +21,6 @@ cdef struct Outbox:
     iovec vectors[SEND_AT_ONCE]
     Py_buffer buffers[SEND_AT_ONCE]  # what the vectors point to, held while it is sent
 
-cdef struct Totals:
-    uint64_t datagrams  # each atomic: written by the one consumer, read by any thread
-    uint64_t bytes
-    uint64_t batches
-    uint64_t truncated
-
 
 cdef inline bint mmsg_denied(uint32_t *calls, bint sending, int error) noexcept nogil:
     """Whether an error means that the call itself is denied: then remember, and do without from now on."""
@@ -41,22 +35,25 @@ cdef inline bint mmsg_denied(uint32_t *calls, bint sending, int error) noexcept 
 
 
 cdef inline int receive_batch(
-        int fd, Block *block, int size, uint32_t *calls, int *late_error) noexcept nogil:
-    """Receive up to `size` datagrams that are there: how many, or -errno; it never waits.
+        int fd, const Pool *pool, Block *block, uint32_t *calls, int *late_error) noexcept nogil:
+    """Receive datagrams that are there, one a slot: how many, or -errno; it never waits.
 
     The only flags are MSG_DONTWAIT, since recvmmsg's own timeout is broken by design (its BUGS), and MSG_TRUNC, which
-    makes the kernel tell the real length of a datagram; `account` cuts that to the slot. `late_error` keeps what the
+    makes the kernel tell the real length of a datagram; `measure` cuts that to the slot. `late_error` keeps what the
     stand-in met after part of a batch, as the kernel does for recvmmsg.
     """
     cdef int n = 0
+    cdef int size = <int> pool.shape.batch_size
     cdef int error = late_error[0]
     cdef ssize_t length = 0
     if error:
         late_error[0] = 0
         return -error
+    block_arm(pool, block)
     if not atomic_load_word(calls, __ATOMIC_RELAXED):
         n = recvmmsg(fd, block.headers, size, MSG_DONTWAIT | MSG_TRUNC, NULL)
         if n >= 0:
+            block.used = n
             return n
         error = errno
         if not mmsg_denied(calls, False, error):
@@ -68,38 +65,13 @@ cdef inline int receive_batch(
             break
         block.headers[n].msg_len = <unsigned int> length
         n += 1
+        block.used = n
     error = errno if length < 0 else 0
     if n == 0:
         return -error
     if error != EAGAIN:
         late_error[0] = error
     return n
-
-
-cdef inline void account(const Pool *pool, Block *block, int n, Totals *totals) noexcept nogil:
-    """Fill the columns of n datagrams, arm their headers again, and count them."""
-    cdef mmsghdr *header
-    cdef uint32_t length
-    cdef uint64_t size = 0, cut = 0
-    cdef int i
-    for i in range(n):
-        header = &block.headers[i]
-        length = header.msg_len
-        block.real_lengths[i] = length
-        block.truncated[i] = (header.msg_hdr.msg_flags & MSG_TRUNC) != 0
-        cut += block.truncated[i]
-        if length > pool.datagram_size:
-            length = pool.datagram_size
-        block.lengths[i] = length
-        size += length
-        header.msg_hdr.msg_namelen = 0
-        header.msg_hdr.msg_controllen = 0
-        header.msg_hdr.msg_flags = 0
-    atomic_store_count(&totals.datagrams, totals.datagrams + n, __ATOMIC_RELAXED)
-    atomic_store_count(&totals.bytes, totals.bytes + size, __ATOMIC_RELAXED)
-    atomic_store_count(&totals.batches, totals.batches + 1, __ATOMIC_RELAXED)
-    atomic_store_count(&totals.truncated, totals.truncated + cut, __ATOMIC_RELAXED)
-    multicast_plant_fault(block.slots + <size_t> pool.batch_size * pool.slot_size)
 
 
 cdef inline void outbox_init(Outbox *outbox) noexcept nogil:

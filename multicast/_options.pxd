@@ -4,9 +4,10 @@ Owns how an option is packed. Must not touch Python objects: an address is a poi
 """
 
 from libc.errno cimport ENOPROTOOPT, EPERM, errno
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
+from multicast._ancillary cimport widened
 from multicast._libc cimport *
 
 
@@ -74,32 +75,50 @@ cdef inline int option_set_receive_buffer(int fd, int size) noexcept nogil:
 
 
 cdef struct SocketCounters:
-    uint64_t drops           # atomic, both
+    uint64_t drops           # each atomic
+    uint64_t queued
     uint64_t receive_buffer
 
 cdef enum:
     NOT_TOLD = -1            # as drops: the kernel has no SO_MEMINFO (before 4.12)
 
 
-cdef inline int option_drops(int fd, uint32_t *drops) noexcept nogil:
-    """Datagrams that the kernel dropped for this socket: SO_MEMINFO, for which no datagram is needed."""
-    cdef uint32_t words[MULTICAST_MEMINFO_WORDS]
-    cdef socklen_t length = sizeof(words)
-    memset(words, 0, sizeof(words))
-    if getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &length) < 0:
-        return -errno
-    drops[0] = words[MULTICAST_MEMINFO_DROPS]
-    return 0
+cdef inline void count_drops(SocketCounters *counters, uint32_t count) noexcept nogil:
+    """Bring the 64-bit count up to the kernel's 32-bit one, which wraps; what an older one says changes nothing."""
+    cdef uint64_t known = atomic_load_count(&counters.drops, __ATOMIC_RELAXED)
+    cdef uint64_t now
+    while known != <uint64_t> NOT_TOLD:
+        now = widened(known, count)
+        if <int64_t> (now - known) <= 0:
+            return
+        if atomic_swap_count(&counters.drops, &known, now, False, __ATOMIC_RELAXED, __ATOMIC_RELAXED):
+            return
+
+
+cdef inline int _memory_of(int fd, uint32_t *words) noexcept nogil:
+    """SO_MEMINFO, for which no datagram is needed: 0, or -errno."""
+    cdef socklen_t length = MULTICAST_MEMINFO_WORDS * sizeof(uint32_t)
+    memset(words, 0, length)
+    return 0 if getsockopt(fd, SOL_SOCKET, SO_MEMINFO, words, &length) == 0 else -errno
 
 
 cdef inline void ask_socket(int fd, SocketCounters *counters) noexcept nogil:
     """Bring the counters up to date; where the socket does not answer, they stay as they were."""
-    cdef uint32_t drops = 0
+    cdef uint32_t words[MULTICAST_MEMINFO_WORDS]
     cdef int size = option_receive_buffer(fd)
-    cdef int result = option_drops(fd, &drops)
+    cdef int result = _memory_of(fd, words)
     if result == 0:
-        atomic_store_count(&counters.drops, drops, __ATOMIC_RELAXED)
+        count_drops(counters, words[MULTICAST_MEMINFO_DROPS])
+        atomic_store_count(&counters.queued, words[MULTICAST_MEMINFO_QUEUED] // 2, __ATOMIC_RELAXED)
     elif result == -ENOPROTOOPT:
         atomic_store_count(&counters.drops, <uint64_t> NOT_TOLD, __ATOMIC_RELAXED)
     if size >= 0:
         atomic_store_count(&counters.receive_buffer, <uint64_t> size, __ATOMIC_RELAXED)
+
+
+cdef inline void first_counters(int fd, SocketCounters *counters) noexcept nogil:
+    """Begin with what was counted for the socket before it was ours."""
+    cdef uint32_t words[MULTICAST_MEMINFO_WORDS]
+    if _memory_of(fd, words) == 0:
+        atomic_store_count(&counters.drops, words[MULTICAST_MEMINFO_DROPS], __ATOMIC_RELAXED)
+    ask_socket(fd, counters)

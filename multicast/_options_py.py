@@ -27,7 +27,7 @@ _LINUX = sys.platform == "linux"
 _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
 _SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
 _MEMINFO = struct.Struct("=9I")
-_MEMINFO_DROPS = 8
+_MEMINFO_QUEUED, _MEMINFO_DROPS = 0, 8
 _SOCKADDR_STORAGE_SIZE = 128
 # Before the sockaddr_storage in group_req: it is aligned as a pointer is, except on macOS, which packs to 4 bytes.
 _INDEX = struct.Struct("=I") if sys.platform == "darwin" else struct.Struct("@I0P")
@@ -117,12 +117,15 @@ def set_receive_buffer(sock: socket.socket, nbytes: int) -> int:
     return _receive_buffer(sock)
 
 
-def kernel_drops(sock: socket.socket) -> int | None:
-    """Datagrams that the kernel dropped for this socket (SO_MEMINFO); None where it does not tell."""
+def memory_of(sock: socket.socket) -> tuple[int, int] | None:
+    """Return the drops the kernel counted for this socket and the bytes queued (SO_MEMINFO); None if it does not tell.
+
+    The drops are modulo 2**32; the bytes are in the unit of the receive buffer.
+    """
     if not _LINUX:
         return None
     try:
-        words = sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+        words = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
     except OSError:  # a kernel before 4.12
         return None
-    return int(_MEMINFO.unpack(words)[_MEMINFO_DROPS])
+    return words[_MEMINFO_DROPS], words[_MEMINFO_QUEUED] // 2

@@ -11,9 +11,12 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuff
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_AsSsize_t
 from libc.errno cimport EAGAIN, EBADF, EINTR, ENOMSG, ENOPROTOOPT
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
+from multicast._accounting cimport *
+from multicast._ancillary cimport *
 from multicast._blocks cimport *
+from multicast._decode cimport *
 from multicast._endpoint cimport *
 from multicast._export cimport *
 from multicast._libc cimport *
@@ -22,7 +25,7 @@ from multicast._options cimport *
 
 import os
 
-from . import _arguments, _errors
+from . import _arguments, _columns, _errors
 from ._values import Stats
 
 VERSION = MULTICAST_VERSION.decode()  # the door compares it with its own: an extension left behind is recognised
@@ -42,6 +45,10 @@ include "_batch.pxi"
 
 # Receiving ---------------------------------------------------------------------------------------------------------
 
+cdef enum:
+    LOOK_EVERY = 100000000    # ns between two looks at what changes slowly, while datagrams keep coming
+    FOREIGN_AT_ONCE = 16      # batches of nothing but foreign datagrams that timeout=0 goes through
+
 cdef uint32_t[2] _calls = [UNTRIED, UNTRIED]  # whether this process may call recvmmsg, and sendmmsg (atomic)
 
 
@@ -50,14 +57,24 @@ cdef uint32_t[2] _calls = [UNTRIED, UNTRIED]  # whether this process may call re
 cdef class Receiver(_Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
-    Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None)
+    Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(), timestamps=None,
+             gro=False, isolation=False)
 
     - sock: an open SOCK_DGRAM socket, bound and joined as you like; `close()` closes it
-    - batch_size: datagrams in a batch, at most (1 to 1024)
+    - batch_size: datagrams in a batch, at most (1 to 1024); with gro, trains of them
     - datagram_size: bytes kept of each datagram (1 to 65535); what is longer is cut, and flagged in `Batch.truncated`
     - timeout: seconds that `recv_batch` and iteration wait; None: until something comes, 0: not at all
     - max_blocks: blocks of batch_size slots that may exist at once, None for no limit. A block is in use while its
       batch, or any view of it, lives.
+    - columns: what to keep of each datagram beside its bytes, out of "source", "destination", "interface", "ttl",
+      "tos" and "drops" (see `Batch`): the kernel is asked to tell them; they are decoded when they are read
+    - timestamps: "software", the kernel's; "hardware", the network card's where it has one and
+      `set_hardware_timestamps` switched that on, else the kernel's; None: none
+    - gro: let the kernel join datagrams of a sender into trains (UDP_GRO, udp(7)), which come apart here again: less
+      work for each where a sender sends runs of equal length. Slots are of 64 KiB then.
+    - isolation: deliver only groups joined by `join`, from the interfaces that they were joined on. The rest is dropped
+      here and counted (`Stats.foreign`), as is what was sent to this host alone. `open_receiver` does it where the
+      kernel doesn't.
 
     Iterating gives batches until the receiver is closed. One thread at a time may receive; `close()` and `stats()` may
     be called from any. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
@@ -68,22 +85,40 @@ cdef class Receiver(_Endpoint):
     cdef int _late_error          # met after part of a batch: the next call's to raise
     cdef Totals _totals
     cdef SocketCounters _counters  # as they were when last asked for, so that they outlive the socket
+    cdef bint _stamped            # each datagram carries the count of drops
+    cdef bytes _joined            # entries as in `Joined`; None: everything passes
+    cdef int64_t _next_look       # coarse monotonic ns
 
     def __cinit__(self, *_, **__):
         self._pool = _Pool()  # before anything can fail, so that no method ever meets None
 
-    def __init__(self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None):
+    def __init__(
+            self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(),
+            timestamps=None, gro=False, isolation=False):
         operation = "Receiver"
-        sock = _arguments.receiving_socket(sock, operation)
+        wanted = _columns.Wanted(columns, timestamps, gro, isolation, operation)
+        sock = _arguments.receiving_socket(sock, wanted.gro, operation)
         slots = _arguments.batch_size(batch_size, operation)
         size = _arguments.datagram_size(datagram_size, operation)
         limit = _arguments.max_blocks(max_blocks, operation)
         wait = _arguments.timeout_ns(timeout, operation)
+        cdef Shape shape
+        shape.batch_size, shape.datagram_size, shape.trains = slots, size, wanted.gro
+        shape.slot_size = _arguments.slot_size(_arguments.MAX_DATAGRAM_SIZE if wanted.gro else size)
+        shape.address_size = 4 if sock.family == AF_INET else 16
+        shape.name_size = (sizeof(sockaddr_in) if sock.family == AF_INET else sizeof(sockaddr_in6))
+        shape.name_size *= "source" in wanted.names
+        if self._socket is not None:  # before it changes anything, and asked again last
+            raise _errors.initialised(operation)
+        shape.control_size = wanted.enable(sock, operation)
         pool = _Pool()
-        if not pool_init(&(<_Pool> pool).pool, slots, size, _arguments.slot_size(size), limit):
+        pool.kept, pool.texts = wanted.kept, {}
+        if not pool_init(&(<_Pool> pool).pool, &shape, limit):
             raise MemoryError()
         self._open(sock, operation)
-        self._pool, self._timeout = pool, wait
+        self._pool, self._timeout, self._stamped = pool, wait, "drops" in wanted.names
+        self._joined = b"" if wanted.isolation and shape.control_size else None
+        first_counters(self._endpoint.fd, &self._counters)
 
     cdef void _remember(self) noexcept nogil:
         ask_socket(self._endpoint.fd, &self._counters)
@@ -93,26 +128,68 @@ cdef class Receiver(_Endpoint):
         pool_close(&self._pool.pool)
         endpoint_release(&self._endpoint)
 
+    def _deliver(self, entries):
+        """From now on deliver these: a set of (group, index of its interface), index 0 for whichever; if isolated."""
+        cdef bytes table = _columns.joined_table(entries)
+        with cython.critical_section(self):
+            if self._joined is not None:
+                self._joined = table
+
+    cdef int _look(self) except -1:
+        self._next_look = coarse_ns() + LOOK_EVERY
+        self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
+
+    cdef int _receive(self, Block *block) except? -1:
+        """Receive what is there: how many datagrams are to be delivered, or -errno; 0: only foreign ones were there."""
+        cdef Pool *pool = &self._pool.pool
+        cdef Joined joined
+        cdef Joined *which = NULL
+        cdef bytes entries
+        cdef int n
+        with cython.critical_section(self):
+            entries = self._joined
+        if entries is not None:
+            joined.entries, joined.count = entries, <uint32_t> (len(entries) // JOINED_SIZE)
+            which = &joined
+        with nogil:
+            n = receive_batch(self._endpoint.fd, pool, block, &_calls[0], &self._late_error)
+            if n > 0:
+                if self._stamped:
+                    block.known_drops = atomic_load_count(&self._counters.drops, __ATOMIC_RELAXED)
+                    count_drops(&self._counters, stamped_drops(&block.headers[n - 1].msg_hdr))
+                n = account(pool, block, n, which, &self._totals)
+        return n
+
     cdef int _fill(self, Block *block, int64_t timeout, str operation) except -1:
         """Receive 1 to batch_size datagrams into the block; 0 if the receiver was closed."""
-        cdef Pool *pool = &self._pool.pool
         cdef int64_t deadline = -1
         cdef short found = 0
-        cdef int n
+        cdef int n, foreign = 0
+        if coarse_ns() >= self._next_look:
+            self._look()
         while True:
-            with nogil:
-                n = receive_batch(self._endpoint.fd, block, <int> pool.batch_size, &_calls[0], &self._late_error)
-                if n > 0:
-                    account(pool, block, n, &self._totals)
+            n = self._receive(block)
             if n > 0:
                 return n
             if n == -EINTR:
                 PyErr_CheckSignals()
                 continue
+            if n == -ENOMEM:
+                raise MemoryError()
             if n != -EAGAIN:
                 _check(n, operation)
             if endpoint_closed(&self._endpoint):
                 return 0
+            if n == 0:  # only foreign ones: more may be there, but not even a flood of them puts off the deadline
+                PyErr_CheckSignals()
+                if timeout > 0 and deadline < 0:
+                    deadline = monotonic_ns() + timeout
+                foreign += 1
+                if timeout == 0 and foreign == FOREIGN_AT_ONCE:
+                    raise _errors.would_block(operation)
+                if timeout > 0 and monotonic_ns() >= deadline:
+                    raise _errors.timed_out(operation, timeout / 1e9)
+                continue
             if timeout == 0 and found == 0 and self._wait(POLLIN | POLLRDHUP, 0, &found, operation) > 0:
                 continue  # it may have come just now: for a receive to meet, before it is judged
             # Nothing to read: whoever polls would find "ready" for ever if the reason is one of these.
@@ -191,7 +268,10 @@ cdef class Receiver(_Endpoint):
             bytes=atomic_load_count(&self._totals.bytes, __ATOMIC_RELAXED),
             batches=atomic_load_count(&self._totals.batches, __ATOMIC_RELAXED),
             truncated=atomic_load_count(&self._totals.truncated, __ATOMIC_RELAXED),
+            foreign=atomic_load_count(&self._totals.foreign, __ATOMIC_RELAXED),
+            control_truncated=atomic_load_count(&self._totals.control_truncated, __ATOMIC_RELAXED),
             drops=None if drops == NOT_TOLD else drops,
+            queued=None if drops == NOT_TOLD else atomic_load_count(&self._counters.queued, __ATOMIC_RELAXED),
             receive_buffer=atomic_load_count(&self._counters.receive_buffer, __ATOMIC_RELAXED),
             blocks=atomic_load_word(&self._pool.pool.blocks, __ATOMIC_RELAXED),
             blocks_in_use=atomic_load_word(&self._pool.pool.in_use, __ATOMIC_RELAXED),
@@ -200,12 +280,12 @@ cdef class Receiver(_Endpoint):
     @property
     def batch_size(self):
         """How many datagrams a batch has at most."""
-        return self._pool.pool.batch_size
+        return self._pool.pool.shape.batch_size
 
     @property
     def datagram_size(self):
         """How many bytes of a datagram are kept."""
-        return self._pool.pool.datagram_size
+        return self._pool.pool.shape.datagram_size
 
     def __repr__(self):
         state = "closed" if self.closed else f"fd={self._endpoint.fd}"

@@ -7,20 +7,23 @@ reference that the native backend is held against, and what every system without
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 import sys
 import time
 
-from . import __version__, _arguments, _errors
-from ._batch_py import Batch, _Pool
+from . import __version__, _arguments, _columns, _errors
+from ._accounting_py import Came
+from ._ancillary_py import widened
+from ._batch_py import Batch, Told, _Pool
 from ._endpoint_py import ERROR, HANGUP, READABLE, Claim, Endpoint, final
 from ._options_py import (
     _receive_buffer,
     join_group,
-    kernel_drops,
     leave_group,
     limit_to_joined,
+    memory_of,
     set_multicast_interface,
     set_multicast_loopback,
     set_multicast_ttl,
@@ -32,10 +35,12 @@ from ._values import Stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from socket import socket as _Socket  # in a class whose own attribute is called socket
     from types import EllipsisType
-    from typing import Self, SupportsFloat, SupportsIndex
+    from typing import Any, Self, SupportsFloat, SupportsIndex
+
+    from typing_extensions import Buffer
 
 __all__ = [
     "VERSION",
@@ -57,6 +62,8 @@ notice: Callable[[], None] | None = None  # the door's: what to say when the fir
 
 _LINUX = sys.platform == "linux"
 _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # 0: Windows has none
+_LOOK_EVERY = 0.1  # seconds between two looks at what changes slowly, while datagrams keep coming
+_FOREIGN_AT_ONCE = 16  # batches of nothing but foreign datagrams that timeout=0 goes through
 _WSAEMSGSIZE = 10040  # Windows: the datagram was longer than the buffer, which is full
 
 
@@ -64,14 +71,24 @@ _WSAEMSGSIZE = 10040  # Windows: the datagram was longer than the buffer, which 
 class Receiver(Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
-    Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None)
+    Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(), timestamps=None,
+             gro=False, isolation=False)
 
     - sock: an open SOCK_DGRAM socket, bound and joined as you like; `close()` closes it
-    - batch_size: datagrams in a batch, at most (1 to 1024)
+    - batch_size: datagrams in a batch, at most (1 to 1024); with gro, trains of them
     - datagram_size: bytes kept of each datagram (1 to 65535); what is longer is cut, and flagged in `Batch.truncated`
     - timeout: seconds that `recv_batch` and iteration wait; None: until something comes, 0: not at all
     - max_blocks: blocks of batch_size slots that may exist at once, None for no limit. A block is in use while its
       batch, or any view of it, lives.
+    - columns: what to keep of each datagram beside its bytes, out of "source", "destination", "interface", "ttl",
+      "tos" and "drops" (see `Batch`): the kernel is asked to tell them; they are decoded when they are read
+    - timestamps: "software", the kernel's; "hardware", the network card's where it has one and
+      `set_hardware_timestamps` switched that on, else the kernel's; None: none
+    - gro: let the kernel join datagrams of a sender into trains (UDP_GRO, udp(7)), which come apart here again: less
+      work for each where a sender sends runs of equal length. Slots are of 64 KiB then.
+    - isolation: deliver only groups joined by `join`, from the interfaces that they were joined on. The rest is dropped
+      here and counted (`Stats.foreign`), as is what was sent to this host alone. `open_receiver` does it where the
+      kernel doesn't.
 
     Iterating gives batches until the receiver is closed. One thread at a time may receive; `close()` and `stats()` may
     be called from any. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
@@ -85,91 +102,185 @@ class Receiver(Endpoint):
         datagram_size: SupportsIndex = 2048,
         timeout: SupportsFloat | None = None,
         max_blocks: SupportsIndex | None = None,
+        columns: str | Iterable[str] = (),
+        timestamps: str | None = None,
+        gro: bool = False,
+        isolation: bool = False,
     ) -> None:
         operation = "Receiver"
-        sock = _arguments.receiving_socket(sock, operation)
+        wanted = _columns.Wanted(columns, timestamps, gro, isolation, operation)
+        sock = _arguments.receiving_socket(sock, wanted.gro, operation)
         slots = _arguments.batch_size(batch_size, operation)
         size = _arguments.datagram_size(datagram_size, operation)
         limit = _arguments.max_blocks(max_blocks, operation)
         wait = _arguments.timeout_ns(timeout, operation)
         if hasattr(self, "_own"):  # asked last: an argument's own code may have called this, too
-            raise RuntimeError("Receiver: already initialised")
+            raise _errors.initialised(operation)
+        self._control_size = wanted.enable(sock, operation)
+        self._kept, self._trains = wanted.kept, wanted.gro
+        self._joined: set[tuple[bytes, int]] | None = set() if wanted.isolation and self._control_size else None
         self._batch_size, self._datagram_size, self._max_blocks, self._timeout = slots, size, limit, wait
-        self._slot_size = _arguments.slot_size(self._datagram_size)
-        self._scratch = memoryview(bytearray(self._batch_size * self._slot_size))
-        starts = range(0, len(self._scratch), self._slot_size)
-        self._slots = [self._scratch[start : start + self._datagram_size] for start in starts]
+        self._slot_size = _arguments.slot_size(_arguments.MAX_DATAGRAM_SIZE if wanted.gro else size)
+        self._scratch = memoryview(bytearray(slots * self._slot_size))
+        length = self._slot_size if wanted.gro else size
+        self._slots = [self._scratch[start : start + length] for start in range(0, len(self._scratch), self._slot_size)]
         self._pool = _Pool()
+        self._names: dict[Any, Any] = {}  # sources as they are shown: each is made once
         self._late_error: OSError | None = None
-        self._datagrams = self._bytes = self._batches = self._truncated = 0
-        self._last_drops: int | None = None
+        self._datagrams = self._bytes = self._batches = self._truncated = self._foreign = self._control_truncated = 0
+        self._drops: int | None = None
+        self._queued: int | None = None
         self._last_receive_buffer = 0
+        self._next_look = 0.0
         if notice is not None:
             notice()
         super().__init__(sock)
+        if (memory := memory_of(self._own)) is not None:
+            self._drops = memory[0]
+        self._remember()
 
     def _remember(self) -> None:
         try:
             self._last_receive_buffer = _receive_buffer(self._own)
         except OSError:  # somebody closed the descriptor by its number
             return
-        self._last_drops = kernel_drops(self._own)
+        if (memory := memory_of(self._own)) is not None:
+            self._count_drops(memory[0])
+            self._queued = memory[1]
+
+    def _count_drops(self, count: int) -> None:
+        """Bring our count up to the kernel's, which has 32 bits and wraps; what an older one says changes nothing."""
+        with self._lock:
+            if self._drops is not None:
+                self._drops = max(self._drops, widened(self._drops, count))
 
     def _retire(self) -> None:
         self._remember()
         super()._retire()
 
-    def _receive_one(self, slot: memoryview, operation: str) -> int:
-        """Receive a datagram that is there, into its slot, where the system tells of a longer one in its own way."""
+    def _deliver(self, entries: set[tuple[bytes, int]]) -> None:
+        """From now on deliver these: a set of (group, index of its interface), index 0 for whichever; if isolated."""
+        if self._joined is not None:
+            self._joined = set(entries)
+
+    def _look(self) -> None:
+        self._next_look = time.monotonic() + _LOOK_EVERY
+        self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
+
+    def _receive_one(self, slot: memoryview, operation: str) -> Came:
+        """Receive a datagram that is there into its slot."""
+        if _LINUX and not (self._control_size or self._kept):
+            # MSG_TRUNC: the real length, also of what is cut
+            return Came(self._own.recv_into(slot, 0, socket.MSG_TRUNC | _DONTWAIT))
         if not _DONTWAIT and not self._poll(False, 0) & READABLE:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         if not hasattr(self._own, "recvmsg_into"):  # Windows
             try:
-                return self._own.recv_into(slot)
+                return Came(*self._own.recvfrom_into(slot))
             except OSError as error:
                 if error.errno != _WSAEMSGSIZE:
                     raise
-                return len(slot) + 1  # longer, and that is all that it tells
-        length, _, flags, sender = self._own.recvmsg_into([slot], 0, _DONTWAIT)
-        if length == 0 and sender is None and self._own.family in (socket.AF_INET, socket.AF_INET6):
+                return Came(len(slot) + 1)  # longer, and that is all that it tells
+        flags = _DONTWAIT | (socket.MSG_TRUNC if _LINUX else 0)
+        length, messages, flags, name = self._own.recvmsg_into([slot], self._control_size, flags)
+        if length == 0 and name is None and self._own.family in (socket.AF_INET, socket.AF_INET6):
             raise _errors.shut_down(operation)  # an empty datagram has a sender
-        return length + bool(flags & socket.MSG_TRUNC)
+        if not _LINUX:  # elsewhere that it was cut is told, not from what
+            length += bool(flags & socket.MSG_TRUNC)
+        return Came(length, name, messages, bool(self._control_size and flags & socket.MSG_CTRUNC))
 
-    def _receive(self, operation: str) -> list[int]:
-        """Receive what is there, up to a batch: the real lengths; raises if nothing is."""
+    def _receive(self, operation: str) -> list[Came]:
+        """Receive what is there, up to a batch; raises if nothing is."""
         if self._late_error is not None:
             error, self._late_error = self._late_error, None
             raise error
-        lengths: list[int] = []
-        recv_into, flags = self._own.recv_into, socket.MSG_TRUNC | _DONTWAIT
+        came: list[Came] = []
         try:
             for slot in self._slots:  # appending one by one keeps what came before an error
-                if _LINUX:
-                    lengths.append(recv_into(slot, 0, flags))  # MSG_TRUNC: the real length, also of what is cut
-                else:
-                    lengths.append(self._receive_one(slot, operation))
+                came.append(self._receive_one(slot, operation))  # noqa: PERF401
         except BlockingIOError:
-            if not lengths:
+            if not came:
                 raise
         except OSError as error:
             named = _errors.system(error, operation)
-            if not lengths:
+            if not came:
                 raise named from None
             self._late_error = named
-        return lengths
+        return came
 
-    def _fill(self, timeout: int, operation: str) -> list[int]:
-        """Receive 1 to batch_size datagrams into the scratch block: their real lengths; none if closed."""
+    def _name_of(self, came: Came) -> Any:
+        if len(self._names) >= _columns.MOST_TEXTS:  # sources can be forged
+            self._names.clear()
+        return self._names.setdefault(came.name, came.name)
+
+    def _sort_out(self, came: list[Came]) -> Batch | None:
+        """Leave out what is foreign, split trains, measure and count: the batch, None if all was foreign."""
+        known_drops = self._drops or 0
+        if "drops" in self._kept:
+            self._count_drops(came[-1].ancillary.drops)
+        self._control_truncated += sum(each.control_cut for each in came)
+        slots = list(range(len(came)))
+        if self._joined is not None:
+            slots = [slot for slot in slots if came[slot].is_joined(self._joined)]
+            left_out = set(range(len(came))).difference(slots)
+            self._foreign += sum(len(came[slot].pieces()) for slot in left_out)
+        if not slots:
+            return None
+        size = self._slot_size
+        # Of trains, just what is filled: 64 KiB a slot would be much to copy.
+        widths = {slot: min(came[slot].length, size) if self._trains else size for slot in slots}
+        begins = dict(zip(slots, itertools.accumulate([0, *widths.values()]), strict=False))
+        if self._trains or len(slots) < len(came):
+            data: Buffer = b"".join(self._scratch[slot * size :][: widths[slot]] for slot in slots)
+        else:
+            data = self._scratch[: len(slots) * size]
+        rows = [(slot, piece) for slot in slots for piece in came[slot].pieces()]
+        real = [len(piece) for _, piece in rows]
+        room = [min(self._datagram_size, max(0, size - piece.start)) for _, piece in rows]
+        lengths = [min(length, most) for length, most in zip(real, room, strict=True)]
+        told = Told(
+            self._pool,
+            self._kept,
+            4 if self._own.family == socket.AF_INET else 16,
+            [self._name_of(came[slot]) for slot, _ in rows],
+            [came[slot].messages for slot, _ in rows],
+            known_drops,
+        )
+        batch = Batch._of(data, [begins[slot] + min(piece.start, size) for slot, piece in rows], lengths, real, told)
+        self._datagrams += len(real)
+        self._bytes += sum(lengths)
+        self._batches += 1
+        self._truncated += batch._truncated.count(1)
+        return batch
+
+    def _fill(self, timeout: int, operation: str) -> Batch | None:
+        """Receive 1 to batch_size datagrams; None if closed."""
         deadline = None
-        found = 0
+        found = foreign = 0
+        if time.monotonic() >= self._next_look:
+            self._look()
         while True:
             try:
-                return self._receive(operation)
+                batch = self._sort_out(self._receive(operation))
             except BlockingIOError:
                 pass
+            else:
+                if batch is not None:
+                    return batch
+                if self._closed:
+                    return None
+                # Only foreign ones: more may be there, but not even a flood of them puts off the deadline.
+                if timeout > 0 and deadline is None:
+                    deadline = time.monotonic() + timeout / 1e9
+                foreign += 1
+                if timeout == 0 and foreign == _FOREIGN_AT_ONCE:
+                    raise _errors.would_block(operation)
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise _errors.timed_out(operation, timeout / 1e9)
+                continue
             if self._closed:
-                return []
-            if timeout == 0 and not found and (found := self._poll(False, 0)):
+                return None
+            if timeout == 0 and not found and (found := self._wait(False, 0.0)):
                 continue  # it may have come just now: for a receive to meet, before it is judged
             if found & HANGUP:
                 raise _errors.shut_down(operation)
@@ -191,17 +302,7 @@ class Receiver(Endpoint):
                 return None
             if self._max_blocks and self._pool.held() >= self._max_blocks:
                 raise _errors.no_block(operation, self._max_blocks)
-            real = self._fill(timeout, operation)
-            if not real:
-                return None
-            lengths = [min(length, self._datagram_size) for length in real]
-            filled = self._scratch[: len(real) * self._slot_size]
-            batch = Batch._of(filled, self._slot_size, lengths, real, self._pool)
-            self._datagrams += len(real)
-            self._bytes += sum(lengths)
-            self._batches += 1
-            self._truncated += batch._truncated.count(1)
-            return batch
+            return self._fill(timeout, operation)
         finally:
             self._leave(claim)
 
@@ -245,7 +346,10 @@ class Receiver(Endpoint):
             bytes=self._bytes,
             batches=self._batches,
             truncated=self._truncated,
-            drops=self._last_drops,
+            foreign=self._foreign,
+            control_truncated=self._control_truncated,
+            drops=self._drops,
+            queued=self._queued,
             receive_buffer=self._last_receive_buffer,
             blocks=held + 1,
             blocks_in_use=held,

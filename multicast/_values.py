@@ -71,8 +71,12 @@ class Stats(Value):
 
     - datagrams, bytes, batches: delivered by `recv_batch` (bytes: of payload, as far as delivered)
     - truncated: how many of the datagrams were longer than `datagram_size`
+    - foreign: received and left out, since they were not to a group joined on the interface they came in on
+    - control_truncated: datagrams of which the kernel could not tell all that was asked for (MSG_CTRUNC, recv(2))
     - drops: datagrams that the kernel dropped for this socket since it was made, most often because its buffer was
-      full (SO_MEMINFO, Linux; the kernel counts modulo 2**32); None where the system does not tell
+      full (SO_MEMINFO, Linux); also those with a wrong checksum, and those that a filter refused. None where the system
+      does not tell. With gro, older kernels count a train as one.
+    - queued: how much of the receive buffer is taken right now, in the same unit; None where the system does not tell
     - receive_buffer: bytes the socket's receive buffer holds, in the unit in which it is asked for
     - blocks: blocks of slots in existence; blocks_in_use: those that a batch or a view still holds
     """
@@ -82,7 +86,10 @@ class Stats(Value):
         "bytes",
         "batches",
         "truncated",
+        "foreign",
+        "control_truncated",
         "drops",
+        "queued",
         "receive_buffer",
         "blocks",
         "blocks_in_use",
@@ -91,7 +98,10 @@ class Stats(Value):
     bytes: int
     batches: int
     truncated: int
+    foreign: int
+    control_truncated: int
     drops: int | None
+    queued: int | None
     receive_buffer: int
     blocks: int
     blocks_in_use: int

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import __version__, skt
 from ._moldudp64 import HEADER, SyntheticFeed, Train
-from ._options_py import kernel_drops
+from ._options_py import memory_of
 from ._values import Value
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def receive_one_by_one(port: int, publisher: Publisher, tally: Tally) -> Count:
         datagrams = total = 0
 
         def count() -> Count:
-            return Count(datagrams, total, datagrams, kernel_drops(sock))
+            return Count(datagrams, total, datagrams, (memory_of(sock) or (None,))[0])
 
         publisher.start()
         while True:

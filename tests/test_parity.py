@@ -132,7 +132,7 @@ def test_methods_have_the_same_signatures(both, name):
 @pytest.mark.parametrize("name", ["Receiver", "Sender"])
 def test_classes_are_made_by_the_arguments_that_their_docstring_says(both, name):
     native, twin = both
-    stated = re.search(rf"^{name}\((.*?)\)", inspect.getdoc(getattr(native, name)), re.MULTILINE).group(1)
+    stated = re.search(rf"^{name}\((.*?)\)(?::|$)", inspect.getdoc(getattr(native, name)), re.M | re.S).group(1)
     scope = {}
     exec(f"def {name}({stated}): pass", scope)
     expected = inspect.signature(scope[name])
