@@ -122,6 +122,24 @@ def _sysctl(name: str) -> str:
         return "not readable here"
 
 
+def filter_hint(number: int) -> str:
+    """Say what a filter that could not be attached most often means (sk_attach_filter of net/core/filter.c)."""
+    if number == errno.EPERM:
+        return "; the socket's filter is locked (SO_LOCK_FILTER)"
+    if number == errno.EINVAL:
+        return "; the kernel refused the program: an unknown instruction, a jump past the end, or no return there"
+    if number in (errno.ENOMEM, errno.ENOBUFS):
+        return f"; a limit was reached: net.core.optmem_max ({_sysctl('net.core.optmem_max')})"
+    if number == errno.ENOPROTOOPT:
+        return "; this kernel has no socket filters"
+    return ""
+
+
+def no_filters(doing: str) -> OSError:
+    """The system has no socket filters."""
+    return failed(errno.EOPNOTSUPP, doing, f"; socket filters are a thing of Linux, this is {sys.platform}")
+
+
 def bind_hint(error: OSError) -> str:
     """Say what a refused bind most often means."""
     if error.errno == errno.EADDRINUSE:
