@@ -62,7 +62,7 @@ class Filter(_values.Value):
     sources or ports are searched by halves. The kernel counts what it refuses among the socket's drops, `Stats.drops`.
     Linux only (SO_ATTACH_FILTER, socket(7)). It saves work and is no protection: sources can be forged.
     Raises TypeError or ValueError for conditions that can't be, and for more than fit into 4096 instructions of BPF:
-    some 3000 sources over IPv4, over IPv6 as many if they share their first 96 bits, else from 500 on.
+    some 3000 sources over IPv4; over IPv6 as many with the same first 96 bits, or some 500 that share nothing.
     """
 
     __slots__ = ("_pieces", "_program", "source", "source_port")
