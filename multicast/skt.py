@@ -13,6 +13,8 @@ import sys
 import warnings
 
 from . import __version__, _arguments, _errors
+from ._columns import COLUMNS
+from ._filter import Filter, attach, program
 from ._interfaces import interface_index, interface_name, interfaces, zone_index
 from ._values import Interface, Stats
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from typing import SupportsFloat, SupportsIndex
 
     from ._arguments import AddressLike
+    from ._filter import FilterLike
     from ._interfaces import InterfaceLike
 
 __module__ = __name__
@@ -30,7 +33,9 @@ __module__ = __name__
 __all__ = [
     "BACKEND",
     "BACKEND_REASON",
+    "COLUMNS",
     "Batch",
+    "Filter",
     "Interface",
     "Receiver",
     "Sender",
@@ -42,6 +47,7 @@ __all__ = [
     "leave_group",
     "open_receiver",
     "open_sender",
+    "set_filter",
     "set_multicast_interface",
     "set_multicast_loopback",
     "set_multicast_ttl",
@@ -172,7 +178,7 @@ def endSocket(sock: object = None) -> None:
         sock.close()
 
 
-def _new_socket(family: socket.AddressFamily, *, reuse: bool) -> socket.socket:
+def _new_socket(family: socket.AddressFamily, *, reuse: bool, limit: bool = True) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
         if reuse:
@@ -182,7 +188,8 @@ def _new_socket(family: socket.AddressFamily, *, reuse: bool) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         _backend.set_multicast_ttl(sock, 1)
-        _backend.limit_to_joined(sock)
+        if limit:
+            _backend.limit_to_joined(sock)
     except BaseException:
         sock.close()
         raise
@@ -354,6 +361,22 @@ def set_receive_buffer(sock: socket.socket, nbytes: SupportsIndex) -> int:
     return granted
 
 
+def set_filter(sock: socket.socket, filter: FilterLike) -> None:
+    """Let the kernel queue only the datagrams that pass a filter (SO_ATTACH_FILTER, socket(7)); Linux.
+
+    - filter: a `Filter`, or a classic BPF program of your own: a sequence of (code, jt, jf, k), as `tcpdump -ddd` has
+      them; offset 0 is the UDP header, the payload is at 8, the IP header at -0x100000
+
+    What is queued already stays; `open_receiver(filter=...)` sets it before the socket is bound. What it refuses the
+    kernel counts as a drop, and cannot tell from the others. A filter replaces an earlier one.
+    Raises TypeError, ValueError, and OSError: EINVAL (no program that the kernel takes), ENOMEM (net.core.optmem_max is
+    named), EPERM (the socket's filter is locked), EOPNOTSUPP (this system has none).
+    """
+    doing = "set_filter"
+    checked = _arguments.multicast_socket(sock, doing)
+    attach(checked, program(filter, checked.family, doing), doing)
+
+
 # From nothing to receiving -----------------------------------------------------------------------------------------
 
 
@@ -369,6 +392,11 @@ def open_receiver(
     timeout: SupportsFloat | None = None,
     max_blocks: SupportsIndex | None = None,
     exclusive: bool = False,
+    columns: str | Iterable[str] = (),
+    timestamps: str | None = None,
+    gro: bool = False,
+    isolation: bool = True,
+    filter: FilterLike | None = None,
 ) -> _backend.Receiver:
     """Open a socket, join, and return a `Receiver` of the group's datagrams.
 
@@ -379,11 +407,13 @@ def open_receiver(
     - receive_buffer: bytes to ask the kernel for (`set_receive_buffer`); None: the system's default
     - exclusive: refuse to share the port. Otherwise several processes can receive the same group, each a copy of every
       datagram, and so can any other user of this host
-    - batch_size, datagram_size, timeout, max_blocks: as in `Receiver`
+    - isolation: deliver only the groups joined here, from the interfaces they were joined on, and no unicast, whatever
+      other sockets of this host have joined. With one IPv4 group the kernel sees to that (IP_MULTICAST_ALL off, and the
+      socket bound to the group); else what it lets through is left out here, and counted (`Stats.foreign`). False: take
+      all that this host receives on the port
+    - filter: which datagrams the kernel may queue at all (`set_filter`)
+    - batch_size, datagram_size, timeout, max_blocks, columns, timestamps, gro: as in `Receiver`
 
-    The socket delivers only the groups joined here, also when other sockets of this host joined more; over IPv4 only
-    from the interface they were joined on, over IPv6 from every one on which any socket of this host has joined them.
-    With one group the socket is bound to it, so unicast to the port does not reach it; with several it does.
     Everything is undone if a step fails.
     Raises TypeError or ValueError for arguments that can't be, and OSError as `join_group` does and for the port
     (EADDRINUSE: somebody has it and one of you does not share).
@@ -406,17 +436,35 @@ def open_receiver(
     memberships = {(each.packed, _zoned_index(each, interface, f"{operation} {each}")): each.text for each in groups}
     index = next(iter(memberships))[1]
 
-    sock = _new_socket(groups[0].family, reuse=sharing)
+    isolated = _arguments.boolean(isolation, operation, "isolation")
+
+    instructions = None if filter is None else program(filter, groups[0].family, operation)
+
+    sock = _new_socket(groups[0].family, reuse=sharing, limit=isolated)
     try:
+        if instructions is not None:
+            attach(sock, instructions, operation)
         if receive_buffer is not None:
             set_receive_buffer(sock, receive_buffer)
-        _bind(sock, groups, number, index, operation)
+        any_address = not isolated or len(groups) > 1 or sys.platform == "win32"
+        _bind(sock, groups, number, index, any_address, operation)
+        receiver = Receiver(
+            sock,
+            batch_size=batch_size,
+            datagram_size=datagram_size,
+            timeout=timeout,
+            max_blocks=max_blocks,
+            columns=columns,
+            timestamps=timestamps,
+            gro=gro,
+            # Over IPv6 Linux asks which groups a socket has joined, and not on which interface (inet6_mc_check).
+            isolation=isolated and sys.platform == "linux" and (any_address or groups[0].family == socket.AF_INET6),
+        )
+        receiver._deliver(set(memberships))
         for address in memberships.values():
             for origin in origins.values() or (None,):
                 join_group(sock, address, interface, origin)
-        return Receiver(
-            sock, batch_size=batch_size, datagram_size=datagram_size, timeout=timeout, max_blocks=max_blocks
-        )
+        return receiver
     except BaseException:
         sock.close()
         raise
@@ -435,9 +483,10 @@ def _sockaddr(address: _arguments.Address, port: int, index: int) -> tuple[str, 
     return (host, port) if address.family == socket.AF_INET else (host, port, 0, index)
 
 
-def _bind(sock: socket.socket, groups: list[_arguments.Address], port: int, index: int, operation: str) -> None:
-    """Bind to the group where there is one and the system can; else to any address."""
-    any_address = len(groups) > 1 or sys.platform == "win32"
+def _bind(
+    sock: socket.socket, groups: list[_arguments.Address], port: int, index: int, any_address: bool, operation: str
+) -> None:
+    """Bind to the group, or to any address."""
     try:
         sock.bind(("", port) if any_address else _sockaddr(groups[0], port, index if groups[0].needs_zone else 0))
     except OSError as error:

@@ -5,25 +5,15 @@ Owns both ways to say whether a datagram passes, which have nothing in common. M
 
 from __future__ import annotations
 
-import importlib
 import ipaddress
 import struct
-import sys
 from dataclasses import dataclass
-from types import ModuleType
-from unittest import mock
 
 IP_HEADER = -0x100000  # SKF_NET_OFF
 LOADS = {0x20: 4, 0x28: 2, 0x30: 1}
 JUMP, JUMP_IF_EQUAL, JUMP_IF_AT_LEAST, RETURN = 0x05, 0x15, 0x35, 0x06
 WHOLE = 0xFFFF_FFFF
 ACCEPT_ALL = ((RETURN, 0, 0, WHOLE),)
-
-
-def filter_module(package: ModuleType) -> ModuleType:
-    """The module under test, of this very package."""
-    with mock.patch.dict(sys.modules, {"multicast": package}):
-        return getattr(package, "_filter", None) or importlib.import_module("multicast._filter")
 
 
 @dataclass(frozen=True)

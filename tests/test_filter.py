@@ -14,7 +14,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from bpf import ACCEPT_ALL, filter_module
+from bpf import ACCEPT_ALL
 from refusals import refused
 
 pytestmark = [
@@ -30,7 +30,7 @@ NOP = b"\1"
 
 @pytest.fixture
 def filters(multicast):
-    return filter_module(multicast)
+    return multicast._filter
 
 
 @pytest.fixture

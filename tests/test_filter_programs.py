@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
-from bpf import WHOLE, Datagram, accepts, check, filter_module, run, wanted
+from bpf import WHOLE, Datagram, accepts, check, run, wanted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import HUGE, refused
@@ -25,7 +25,7 @@ OPERATION = "open_receiver"
 
 @pytest.fixture(scope="session")
 def filters(multicast):
-    return filter_module(multicast)
+    return multicast._filter
 
 
 # A value -----------------------------------------------------------------------------------------------------------

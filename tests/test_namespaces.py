@@ -56,11 +56,6 @@ def family(request) -> Family:
     return request.param
 
 
-# Over IPv6 Linux asks which groups a socket joined, and not on which interface (inet6_mc_check of net/ipv6/mcast.c):
-# what another socket joined elsewhere comes here, too. open_receiver's docstring says so. Strict: a cure has to show.
-ipv6_from_elsewhere = pytest.mark.xfail(reason="Linux delivers IPv6 groups whatever the interface", strict=True)
-
-
 @pytest.fixture
 def rx(rig, agent):
     return agent(rig.rx)
@@ -240,9 +235,7 @@ def test_no_interface_is_the_one_that_the_route_leads_to(rig, rx, tx):
 
 @pytest.mark.parametrize("joined", [1, 2], ids=["one group", "two groups"])
 @pytest.mark.parametrize("specific", [False, True], ids=["any source", "named source"])
-def test_what_comes_in_elsewhere_is_not_received(request, rx, tx, family, joined, specific):
-    if family is IPV6:
-        request.applymarker(ipv6_from_elsewhere)
+def test_what_comes_in_elsewhere_is_not_received(rx, tx, family, joined, specific):
     groups, group = family.groups[:joined], family.groups[0]
     source = family.sources[0]
     feed = rx.receiver(groups, PORT, interface="feed0", source=source if specific else None)
@@ -267,7 +260,6 @@ def test_a_link_local_group_is_of_one_link(rig, rx, tx, how):
     assert memberships(rig.rx, group) == {"feed1"}
 
 
-@ipv6_from_elsewhere
 def test_several_link_local_groups_on_one_receiver(rx, tx):
     groups = ["ff12::195", "ff12::196"]
     feed = rx.receiver(groups, PORT, interface="feed0")

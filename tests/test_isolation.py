@@ -1,0 +1,144 @@
+"""Isolation on one host: what a receiver did not join is left out and counted, also when there is a flood of it.
+
+tests/test_namespaces.py has what several hosts and interfaces add.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no destination is told to check")
+
+
+@pytest.fixture
+def several(opened, multicast, feed):
+    """A receiver of two groups, so bound to any address, and the groups' senders."""
+    group, port = feed
+    other = f"239.254.{group.partition('.255.')[2]}"
+    receiver = opened.closing(multicast.open_receiver([group, other], port, interface="lo", timeout=10, batch_size=8))
+    return receiver, opened.sender((group, port)), opened.sender((other, port))
+
+
+@contextmanager
+def unicast(port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.connect(("127.0.0.1", port))
+        yield sock
+
+
+def test_unicast_is_left_out_and_counted(several, feed):
+    receiver, first, second = several
+    with unicast(feed[1]) as stray:
+        for round_ in range(20):  # more than one batch, at every place in it
+            stray.send(b"stray")
+            first.send(b"first %d" % round_)
+            stray.send(b"s")
+            second.send(b"second %d" % round_ + bytes(round_))
+    came = []
+    while len(came) < 40:
+        batch = receiver.recv_batch()
+        whole = memoryview(batch)
+        came += [bytes(view) for view in batch]
+        assert [bytes(whole[at : at + n]) for at, n in zip(batch.offsets, batch.lengths, strict=True)] == came[
+            -len(batch) :
+        ]
+        assert len(whole) == len(batch) * 2048  # one slot each, also where one was left out
+    assert came == [text for i in range(20) for text in (b"first %d" % i, b"second %d" % i + bytes(i))]
+    stats = receiver.stats()
+    assert (stats.datagrams, stats.foreign, stats.bytes) == (40, 40, sum(map(len, came)))
+
+
+def test_columns_are_those_of_the_datagrams_that_are_left(opened, multicast, feed):
+    group, port = feed
+    receiver = opened.closing(
+        multicast.open_receiver(
+            [group, "239.254.1.1"], port, interface="lo", timeout=10, columns=multicast.COLUMNS, timestamps="software"
+        )
+    )
+    sender = opened.sender(feed)
+    with unicast(port) as stray:
+        for i in range(4):
+            stray.send(b"stray")
+            sender.socket.setsockopt(0, 1, 4 * i)  # IP_TOS
+            sender.send(b"%d" % i)
+    batch = receiver.recv_batch()
+    assert [bytes(view) for view in batch] == [b"0", b"1", b"2", b"3"]
+    assert batch.tos.tolist() == [0, 4, 8, 12]
+    assert [batch.destination(i) for i in range(4)] == [group] * 4
+    assert [batch.source(i) for i in range(4)] == [sender.socket.getsockname()] * 4
+    assert batch.timestamps.tolist() == sorted(batch.timestamps)
+
+
+def test_switched_off_it_lets_everything_through(opened, multicast, feed):
+    group, port = feed
+    receiver = opened.closing(multicast.open_receiver(group, port, interface="lo", timeout=10, isolation=False))
+    others = opened.receiver(("239.254.1.1", port))
+    with unicast(port) as stray:
+        stray.send(b"stray")
+    opened.sender(("239.254.1.1", port)).send(b"other group")
+    assert [bytes(view) for view in receiver.recv_batch()] == [b"stray", b"other group"]
+    assert [bytes(view) for view in others.recv_batch()] == [b"other group"]
+    assert receiver.stats().foreign == 0
+
+
+@contextmanager
+def flood(port):
+    """Unicast without end, to a receiver that should get none of it."""
+    stop = threading.Event()
+
+    def send():
+        with unicast(port) as stray:
+            while not stop.is_set():
+                stray.send(b"stray")
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_flood_of_foreign_datagrams_does_not_put_off_a_timeout(several, feed):
+    receiver, *_ = several
+    with flood(feed[1]):
+        for _ in range(5):
+            with pytest.raises(TimeoutError):
+                receiver.recv_batch(0.02)
+            with pytest.raises(BlockingIOError):
+                receiver.recv_batch(0)
+    assert receiver.stats().foreign > 0
+
+
+def test_a_flood_of_foreign_datagrams_does_not_keep_a_receiver_from_closing(several, feed):
+    receiver, *_ = several
+    raised = []
+
+    def receive():
+        try:
+            receiver.recv_batch(None)
+        except OSError as error:
+            raised.append(error)
+
+    with flood(feed[1]):
+        thread = threading.Thread(target=receive)
+        thread.start()
+        while receiver.stats().foreign == 0:
+            pass
+        receiver.close()
+        thread.join(10)
+    assert str(raised[0]).endswith("recv_batch: already closed")
+
+
+def test_one_group_is_isolated_by_the_kernel_alone(opened, feed):
+    """No control messages, so no cost: the socket is bound to the group, and IP_MULTICAST_ALL is off."""
+    receiver = opened.receiver(feed)
+    assert receiver.socket.getsockname() == feed
+    assert receiver.socket.getsockopt(0, 49) == 0
+    assert receiver.socket.getsockopt(0, 8) == 0  # IP_PKTINFO
