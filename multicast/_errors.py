@@ -154,7 +154,8 @@ def clamped(requested: int, granted: int) -> str:
         return said + "this system has no larger one"
     return (
         f"{said}net.core.rmem_max limits it ({_sysctl('net.core.rmem_max')}). "
-        f"As root: sysctl -w net.core.rmem_max={requested}"
+        f"Put the line 'net.core.rmem_max = {requested}' into sysctl.conf; "
+        f"for now, as root: sysctl -w net.core.rmem_max={requested}"
     )
 
 

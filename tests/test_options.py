@@ -430,6 +430,7 @@ def test_a_clamped_buffer_is_warned_of_once_a_process(multicast):
     assert text.startswith(f"set_receive_buffer: asked for {2 * RMEM_MAX} bytes, granted {RMEM_MAX}: net.core.rmem_max")
     shown = pathlib.Path("/proc/sys/net/core/rmem_max").exists()
     assert (f"(now {RMEM_MAX})" if shown else "(not readable here)") in text
+    assert f"'net.core.rmem_max = {2 * RMEM_MAX}' into sysctl.conf" in text
     assert f"sysctl -w net.core.rmem_max={2 * RMEM_MAX}" in text
 
 
