@@ -177,3 +177,17 @@ def no_own_address(doing: str, wanted: object) -> OSError:
 def ambiguous_address(doing: str, wanted: object, names: Iterable[str]) -> ValueError:
     """Several interfaces have the address by which one was meant."""
     return ValueError(f"{doing}: {', '.join(names)} all have the address {wanted}; say which, as in {wanted}%name")
+
+
+def linux_only(doing: str) -> OSError:
+    """The call asks for what no other system has."""
+    return OSError(errno.ENOSYS, f"{doing}: this is for Linux, not {sys.platform}")
+
+
+def busy_poll_hint(number: int) -> str:
+    """Say what a refused option of busy polling most often means."""
+    if number == errno.EPERM:
+        return "; this needs CAP_NET_ADMIN, outside of any user namespace"
+    if number == errno.ENOPROTOOPT:
+        return "; this kernel is too old for it, or was built without CONFIG_NET_RX_BUSY_POLL"
+    return ""

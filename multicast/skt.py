@@ -16,6 +16,7 @@ from . import __version__, _arguments, _errors
 from ._columns import COLUMNS
 from ._filter import Filter, attach, program
 from ._interfaces import interface_index, interface_name, interfaces, zone_index
+from ._tuning import incoming_cpu, incoming_napi_id, set_busy_poll
 from ._values import Interface, Stats
 
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
@@ -42,11 +43,14 @@ __all__ = [
     "Stats",
     "endSocket",
     "genSocket",
+    "incoming_cpu",
+    "incoming_napi_id",
     "interfaces",
     "join_group",
     "leave_group",
     "open_receiver",
     "open_sender",
+    "set_busy_poll",
     "set_filter",
     "set_multicast_interface",
     "set_multicast_loopback",

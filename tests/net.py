@@ -1,9 +1,23 @@
 """What several test files need to run the package in processes of their own."""
 
+from __future__ import annotations
+
 import contextlib
+import json
 import os
 import pathlib
+import subprocess
+import sys
 from types import ModuleType
+
+# What a script begins with that has to be an ordinary user's: no CAP_NET_ADMIN, whoever runs the tests.
+ORDINARY = """
+import os
+if os.getuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+"""
 
 
 def python_environment(package: ModuleType, backend: str | None = None) -> dict[str, str]:
@@ -13,6 +27,19 @@ def python_environment(package: ModuleType, backend: str | None = None) -> dict[
         "PYTHONSAFEPATH": "1",
         "MULTICAST_BACKEND": package.BACKEND if backend is None else backend,
     }
+
+
+def told(package: ModuleType, code: str, *arguments: object, inside=None) -> object:
+    """Run code in a fresh interpreter that has the package under test; return what it printed, which is JSON.
+
+    - inside: a host of rig.py to run it in, as its root
+    """
+    command = [sys.executable, "-P", "-W", "error", "-c", code, *map(str, arguments)]
+    if inside is not None:
+        command = inside.inside(*command)
+    done = subprocess.run(command, env=python_environment(package), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def open_descriptors() -> dict[str, str]:
