@@ -191,3 +191,21 @@ def busy_poll_hint(number: int) -> str:
     if number == errno.ENOPROTOOPT:
         return "; this kernel is too old for it, or was built without CONFIG_NET_RX_BUSY_POLL"
     return ""
+
+
+def no_hardware_timestamps(doing: str, interface: str, offered: Iterable[str] = ()) -> OSError:
+    """The network card can't stamp what is received, or none of what comes by UDP."""
+    names = ", ".join(offered)
+    only = f" for UDP (it offers {names})" if names else ""
+    return OSError(
+        errno.EOPNOTSUPP, f"{doing}: {interface} has no hardware receive timestamps{only}; ask for software ones"
+    )
+
+
+def filter_hint(number: int, asked: Iterable[str]) -> str:
+    """Say what a refused receive filter of hardware timestamps most often means."""
+    if number == errno.EPERM:
+        return "; this needs CAP_NET_ADMIN"
+    if number == errno.ERANGE:
+        return f"; the network card refused {', '.join(asked)}; ask for software timestamps"
+    return ""

@@ -1,4 +1,4 @@
-"""The values that calls return: an interface, a receiver's counters.
+"""The values that calls return: an interface, a receiver's counters, a card's abilities, a socket's errors.
 
 Owns their fields and how they print and compare. Must not ask the system for anything.
 """
@@ -105,3 +105,23 @@ class Stats(Value):
     receive_buffer: int
     blocks: int
     blocks_in_use: int
+
+
+class HardwareTimestamps(Value):
+    """What an interface's network card can do about timestamping, as the driver says (timestamping.rst of Linux).
+
+    - interface: its name
+    - supported: whether it stamps what it receives, in a form that sockets get (SOF_TIMESTAMPING_RX_HARDWARE and
+      SOF_TIMESTAMPING_RAW_HARDWARE)
+    - filters: which packets it can be told to stamp, by the names of linux/net_tstamp.h: HWTSTAMP_FILTER_ALL are all
+      packets, those of PTP and NTP are of no use to another feed
+    - filter: the one in force, HWTSTAMP_FILTER_NONE where it stamps none; None where the driver does not tell
+    - clock: the number of its clock, as in /dev/ptp0; None if it has none
+    """
+
+    __slots__ = ("interface", "supported", "filters", "filter", "clock")  # noqa: RUF023 - the order they print in
+    interface: str
+    supported: bool
+    filters: tuple[str, ...]
+    filter: str | None
+    clock: int | None

@@ -15,9 +15,10 @@ import warnings
 from . import __version__, _arguments, _errors
 from ._columns import COLUMNS
 from ._filter import Filter, attach, program
+from ._hardware import hardware_timestamps, set_hardware_timestamps
 from ._interfaces import interface_index, interface_name, interfaces, zone_index
 from ._tuning import incoming_cpu, incoming_napi_id, set_busy_poll
-from ._values import Interface, Stats
+from ._values import HardwareTimestamps, Interface, Stats
 
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
 if TYPE_CHECKING:
@@ -37,12 +38,14 @@ __all__ = [
     "COLUMNS",
     "Batch",
     "Filter",
+    "HardwareTimestamps",
     "Interface",
     "Receiver",
     "Sender",
     "Stats",
     "endSocket",
     "genSocket",
+    "hardware_timestamps",
     "incoming_cpu",
     "incoming_napi_id",
     "interfaces",
@@ -52,6 +55,7 @@ __all__ = [
     "open_sender",
     "set_busy_poll",
     "set_filter",
+    "set_hardware_timestamps",
     "set_multicast_interface",
     "set_multicast_loopback",
     "set_multicast_ttl",
