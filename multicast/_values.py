@@ -125,3 +125,36 @@ class HardwareTimestamps(Value):
     filters: tuple[str, ...]
     filter: str | None
     clock: int | None
+
+
+class SocketError(Value):
+    """What became of a datagram that a socket sent, from its error queue (MSG_ERRQUEUE, ip(7), recvmsg(2)).
+
+    - errno: as in OSError, such as ECONNREFUSED or EMSGSIZE; 0 or ENOMSG where it is no error
+    - origin: who says so: "local", "icmp", "icmp6", "txstatus", "timestamping", "zerocopy", "txtime" or "none"; a
+      number as text for one that is newer than this; "unknown" if the kernel's message could not be read
+    - type, code: of the ICMP message (RFC 792, RFC 4443); elsewhere as linux/errqueue.h has it
+    - info, data: for EMSGSIZE, info is the MTU of the path; elsewhere as linux/errqueue.h has it
+    - offender: the address of the host that sent the ICMP message, None if there is none
+    - destination: where the datagram was sent to, as `socket.sendto` takes it, None if the kernel does not tell. Of one
+      that was too long to leave over IPv4 the port is that of a connected socket, else 0
+    """
+
+    __slots__ = (  # noqa: RUF023 - the order they print in
+        "errno",
+        "origin",
+        "type",
+        "code",
+        "info",
+        "data",
+        "offender",
+        "destination",
+    )
+    errno: int
+    origin: str
+    type: int
+    code: int
+    info: int
+    data: int
+    offender: str | None
+    destination: tuple[str, int] | tuple[str, int, int, int] | None

@@ -14,11 +14,12 @@ import warnings
 
 from . import __version__, _arguments, _errors
 from ._columns import COLUMNS
+from ._error_queue import read_errors, set_error_queue
 from ._filter import Filter, attach, program
 from ._hardware import hardware_timestamps, set_hardware_timestamps
 from ._interfaces import interface_index, interface_name, interfaces, zone_index
 from ._tuning import incoming_cpu, incoming_napi_id, set_busy_poll
-from ._values import HardwareTimestamps, Interface, Stats
+from ._values import HardwareTimestamps, Interface, SocketError, Stats
 
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ __all__ = [
     "Interface",
     "Receiver",
     "Sender",
+    "SocketError",
     "Stats",
     "endSocket",
     "genSocket",
@@ -53,7 +55,9 @@ __all__ = [
     "leave_group",
     "open_receiver",
     "open_sender",
+    "read_errors",
     "set_busy_poll",
+    "set_error_queue",
     "set_filter",
     "set_hardware_timestamps",
     "set_multicast_interface",
