@@ -209,3 +209,10 @@ def filter_hint(number: int, asked: Iterable[str]) -> str:
     if number == errno.ERANGE:
         return f"; the network card refused {', '.join(asked)}; ask for software timestamps"
     return ""
+
+
+def not_measured(doing: str, *, dropped: bool) -> OSError:
+    """Not one datagram got into an empty buffer, where the kernel takes one of any size."""
+    if dropped:
+        return failed(errno.ENOBUFS, doing, f"; net.ipv4.udp_mem ({_sysctl('net.ipv4.udp_mem')}) limits it")
+    return failed(errno.ETIMEDOUT, doing, "; nothing came: is the interface up, and does a firewall let UDP through?")

@@ -13,6 +13,7 @@ import sys
 import warnings
 
 from . import __version__, _arguments, _errors
+from ._capacity import receive_capacity
 from ._columns import COLUMNS
 from ._error_queue import read_errors, set_error_queue
 from ._filter import Filter, attach, program
@@ -56,6 +57,7 @@ __all__ = [
     "open_receiver",
     "open_sender",
     "read_errors",
+    "receive_capacity",
     "set_busy_poll",
     "set_error_queue",
     "set_filter",
