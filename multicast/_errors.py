@@ -202,7 +202,7 @@ def no_hardware_timestamps(doing: str, interface: str, offered: Iterable[str] = 
     )
 
 
-def filter_hint(number: int, asked: Iterable[str]) -> str:
+def card_filter_hint(number: int, asked: Iterable[str]) -> str:
     """Say what a refused receive filter of hardware timestamps most often means."""
     if number == errno.EPERM:
         return "; this needs CAP_NET_ADMIN"

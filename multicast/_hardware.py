@@ -125,7 +125,7 @@ def set_hardware_timestamps(interface: InterfaceLike, enabled: bool = True) -> s
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             raise _errors.no_hardware_timestamps(doing, shown) from None
-        hint = _errors.filter_hint(error.errno or 0, map(_filter_name, asked))
+        hint = _errors.card_filter_hint(error.errno or 0, map(_filter_name, asked))
         raise _errors.system(error, f"{doing} {shown}", hint) from None
 
 
