@@ -14,7 +14,8 @@ import struct
 import sys
 from collections.abc import Mapping
 
-from . import _arguments, _errors, _values
+from . import _arguments, _errors
+from ._values import Value
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _IP_SOURCE = {socket.AF_INET: _IP_HEADER + 12, socket.AF_INET6: _IP_HEADER + 8}
 _VERSION_6 = 0x60  # the least first byte of an IPv6 header
 
 
-class Filter(_values.Value):
+class Filter(Value):
     """What a datagram has to be for the kernel to queue it; all else costs neither memory nor a wake-up.
 
     Filter(*, source=None, source_port=None, payload=None)
