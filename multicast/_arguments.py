@@ -13,8 +13,9 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from ipaddress import IPv4Address, IPv6Address
-    from typing import SupportsFloat, SupportsIndex, TypeAlias
+    from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
 
     AddressLike: TypeAlias = str | IPv4Address | IPv6Address
 
@@ -104,6 +105,29 @@ def source_address(value: object, group: Address, operation: str) -> Address:
     if not source.is_host:
         raise ValueError(f"{operation}: {source} is no host's address, so it can't be a source of {group}")
     return source
+
+
+def several(value: Any) -> Iterable[Any]:
+    """Return the values, be it one or more; what is no address and no interface is left for the check to refuse."""
+    if isinstance(value, (str, bytes, bytearray)) or hasattr(value, "packed") or not hasattr(value, "__iter__"):
+        return [value]
+    found: Iterable[Any] = value
+    return found
+
+
+def source_addresses(value: object, group: Address, operation: str) -> list[Address]:
+    """Return the addresses of the sources of `group`, each once."""
+    sources = [source_address(each, group, operation) for each in several(value)]
+    return list({each.packed: each for each in sources}.values())
+
+
+def filter_mode(value: str, operation: str) -> bool:
+    """Return whether a source filter includes what it lists."""
+    if not isinstance(value, str):
+        raise TypeError(f'{operation}: mode is "include" or "exclude", not {shown(value)}')
+    if value not in ("include", "exclude"):
+        raise ValueError(f'{operation}: mode is "include" or "exclude", not {shown(value)}')
+    return value == "include"
 
 
 def whole(value: SupportsIndex, operation: str, what: str, low: int, high: int) -> int:

@@ -92,34 +92,110 @@ def no_interface(doing: str, wanted: object, names: Iterable[str]) -> OSError:
     return OSError(errno.ENODEV, f"{doing}: no interface {shown(wanted)} (there are: {', '.join(names)})")
 
 
-def membership_hint(number: int, *, joining: bool, named: bool, source: bool, ipv6: bool) -> str:
-    """Say what a refused join or leave most often means."""
-    if number == errno.ENODEV and not named:
-        return "; no interface was named, and no route leads to the group"
+# What a socket's membership of a group was when something was refused: None, not a member; "", it can't be told.
+OTHER_MODE = {
+    "include": "; this socket has joined the group in the other mode, from named sources",
+    "exclude": "; this socket has joined the group in the other mode, from any source",
+}
+
+
+def membership_hint(
+    number: int,
+    *,
+    verb: str,
+    mode: str | None,
+    listed: int,
+    source: bool,
+    ipv6: bool,
+    named: bool,
+    here: bool,
+    names: Iterable[str],
+    groups: int | None = None,
+    asked: int = 0,
+) -> str:
+    """Say what the errno of a refused change of a membership means, by what the socket's membership was.
+
+    - verb: the primitive; source: whether for one source; named: whether on a named interface, here: which is there
+    - mode: of the membership; listed: how many sources it has, or of a new filter how many were given
+    - names: of the interfaces that there are
+    - groups: how many were joined before, None if not known; asked: how many in all, 0 if not known
+    """
+    if number == errno.ENODEV:
+        return _no_device_hint(ipv6=ipv6, named=named, here=here, names=names)
     if number == errno.EADDRINUSE:
-        return "; this socket has joined it already"
+        how = {"include": ", from named sources; set_source_filter changes which", "exclude": ", from any source"}
+        return "; this socket has joined it already" + how.get(mode or "", "")
     if number == errno.EADDRNOTAVAIL:
-        if not joining:
-            return "; this socket has not joined it" + (" from this source" if source else "")
-        return "; joined from this source already" if source else ""
+        return _not_available_hint(verb, source=source)
     if number == errno.EINVAL:
-        return "; this socket has joined the group in the other mode, or not at all"
+        return _invalid_hint(mode, joining=verb == "join_group", ipv6=ipv6)
+    if number == errno.ESRCH:
+        return "; the interface was made anew since this socket joined the group on it: leave it, and join again"
     if number in (errno.ENOBUFS, errno.ENOMEM) and sys.platform == "linux":
-        names = ["net.core.optmem_max"]
-        if not ipv6:
-            names.insert(0, "net.ipv4.igmp_max_msf" if source else "net.ipv4.igmp_max_memberships")
-        elif source:
-            names.insert(0, "net.ipv6.mld_max_msf")
-        return "; a limit was reached: " + " or ".join(f"{name} ({_sysctl(name)})" for name in names)
+        if verb == "join_group" and (mode is None or not source):
+            return _limit_hint("" if ipv6 else "net.ipv4.igmp_max_memberships", "group", groups, asked)
+        before = listed - 1 if verb == "set_source_filter" else listed if mode else None
+        return _limit_hint("net.ipv6.mld_max_msf" if ipv6 else "net.ipv4.igmp_max_msf", "source", before)
     return ""
 
 
-def _sysctl(name: str) -> str:
+def _no_device_hint(*, ipv6: bool, named: bool, here: bool, names: Iterable[str]) -> str:
+    if not named:
+        return "; no interface was named, and no route leads to the group"
+    if here:
+        return f"; this interface has no {'IPv6' if ipv6 else 'IPv4'}"
+    return f"; there is no such interface (there are: {', '.join(names)})"
+
+
+def _not_available_hint(verb: str, *, source: bool) -> str:
+    if verb == "block_source":
+        return "; this source is blocked already"
+    if verb == "unblock_source":
+        return "; this source is not blocked"
+    if verb == "join_group":
+        return "; joined from this source already" if source else ""
+    return "; this socket has not joined it" + (" from this source" if source else "")
+
+
+def _invalid_hint(mode: str | None, *, joining: bool, ipv6: bool) -> str:
+    if mode:
+        return OTHER_MODE[mode]
+    if mode == "":
+        return "; this socket has joined the group in the other mode, or not at all"
+    if joining:
+        return "; this interface has no IPv6: that needs an MTU of 1280" if ipv6 else ""
+    return "; this socket has not joined the group"
+
+
+def _limit_hint(name: str, what: str, before: int | None, asked: int = 0) -> str:
+    """Name the limit that was met: this one or, since all of it takes memory, net.core.optmem_max.
+
+    - before: how many there were, None if not known; asked: how many there should have been, 0 if not known
+    """
+    limit = _sysctl_value(name) if name else None
+    if not name or (before is not None and limit is not None and before < limit):
+        names = ["net.core.optmem_max"]
+    elif before is not None and limit is not None:
+        names = [name]
+    else:
+        names = [name, "net.core.optmem_max"]
+    said = "; a limit was reached: " + " or ".join(f"{each} ({_sysctl(each)})" for each in names)
+    if before is None:
+        return said
+    return f"{said}; this would be {what} {before + 1}" + (f" of {asked}" if asked > before else "")
+
+
+def _sysctl_value(name: str) -> int | None:
     try:
         with open("/proc/sys/" + name.replace(".", "/"), encoding="utf-8") as file:
-            return f"now {file.read().strip()}"
-    except OSError:
-        return "not readable here"
+            return int(file.read())
+    except (OSError, ValueError):
+        return None
+
+
+def _sysctl(name: str) -> str:
+    value = _sysctl_value(name)
+    return "not readable here" if value is None else f"now {value}"
 
 
 def filter_hint(number: int) -> str:

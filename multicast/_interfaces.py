@@ -97,6 +97,21 @@ def zone_index(zone: str, doing: str, *, gone: bool = False) -> int:
     return interface_index(int(zone), doing, gone=gone)
 
 
+def route_index(address: _arguments.Address) -> int:
+    """Return the index of the interface that the route to an address leads to; 0 where the system does not tell.
+
+    Linux joins a group there if no interface is named, but of memberships and filters knows each by its index alone.
+    """
+    if sys.platform != "linux":
+        return 0
+    try:
+        routes = list(_netlink_ask(_RTM_GETROUTE, _REQUEST_ACK, _route_request(address), _RTM_NEWROUTE))
+    except OSError:  # no route, or a sandbox without netlink
+        return 0
+    found = [_attributes(route[_RTMSG.size :]).get(_RTA_OIF, b"") for route in routes]
+    return int.from_bytes(found[0], sys.byteorder) if found else 0
+
+
 def interface_name(index: int) -> str:
     """Return how to call an interface in an error, also one that has gone."""
     try:
@@ -142,13 +157,14 @@ def _same(own: str, wanted: _arguments.Address) -> bool:
 
 # Linux: rtnetlink(7). Messages are a header (length, type, flags, sequence, port), a struct, then attributes.
 
-_RTM_GETLINK, _RTM_GETADDR, _RTM_NEWLINK, _RTM_NEWADDR = 18, 22, 16, 20
+_RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 18, 22, 26, 16, 20, 24
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
-_IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL = 3, 1, 2
+_REQUEST_ACK, _REQUEST_DUMP = 0x5, 0x301  # NLM_F_REQUEST with NLM_F_ACK, or NLM_F_DUMP: either has an end
+_IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL, _RTA_DST, _RTA_OIF = 3, 1, 2, 1, 4
 _HEADER = struct.Struct("=IHHII")
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+_RTMSG = struct.Struct("=BBBBBBBBI")  # family, destination's length, ..., flags
 _ATTRIBUTE = struct.Struct("=HH")
 
 
@@ -171,9 +187,18 @@ def _netlink_links() -> list[Link]:
     return rows
 
 
+def _route_request(address: _arguments.Address) -> bytes:
+    request = _RTMSG.pack(address.family, 8 * len(address.packed), 0, 0, 0, 0, 0, 0, 0)
+    return request + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(address.packed), _RTA_DST) + address.packed
+
+
 def _netlink_dump(request: int, answer: int) -> Iterator[bytes]:
+    return _netlink_ask(request, _REQUEST_DUMP, bytes(4), answer)
+
+
+def _netlink_ask(request: int, flags: int, body: bytes, answer: int) -> Iterator[bytes]:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
-        netlink.sendto(_HEADER.pack(_HEADER.size + 4, request, _REQUEST_DUMP, 1, 0) + bytes(4), (0, 0))
+        netlink.sendto(_HEADER.pack(_HEADER.size + len(body), request, flags, 1, 0) + body, (0, 0))
         while True:
             data = netlink.recv(1 << 18)
             while data:
@@ -183,6 +208,8 @@ def _netlink_dump(request: int, answer: int) -> Iterator[bytes]:
                 payload = data[_HEADER.size : length]
                 if kind == _NLMSG_ERROR:
                     number = -struct.unpack_from("=i", payload)[0]
+                    if number == 0:
+                        return
                     raise OSError(number, f"interfaces: {os.strerror(number)}")
                 if kind == answer:
                     yield payload

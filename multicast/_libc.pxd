@@ -44,6 +44,7 @@ cdef extern from "<sys/socket.h>" nogil:
     int sendmmsg(int fd, mmsghdr *messages, unsigned int n, int flags)
     ssize_t recvmsg(int fd, msghdr *message, int flags)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
+    int getsockname(int fd, sockaddr *address, socklen_t *length)
 
 cdef extern from "<netinet/in.h>" nogil:
     struct in_addr:
@@ -70,10 +71,17 @@ cdef extern from "<netinet/in.h>" nogil:
     int IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP
     int IP_PKTINFO, IP_TOS, IP_TTL
     int IPV6_HOPLIMIT, IPV6_PKTINFO, IPV6_TCLASS
+    struct group_filter:
+        uint32_t gf_interface
+        sockaddr_storage gf_group
+        uint32_t gf_fmode
+        uint32_t gf_numsrc
+        sockaddr_storage *gf_slist  # an array, of as many as gf_numsrc says
+    size_t GROUP_FILTER_SIZE(size_t sources)
     int IP_MULTICAST_IF, IP_MULTICAST_TTL, IP_MULTICAST_LOOP
     int IPV6_MULTICAST_IF, IPV6_MULTICAST_HOPS, IPV6_MULTICAST_LOOP
     int MCAST_JOIN_GROUP, MCAST_LEAVE_GROUP, MCAST_JOIN_SOURCE_GROUP, MCAST_LEAVE_SOURCE_GROUP
-    int MCAST_UNBLOCK_SOURCE
+    int MCAST_BLOCK_SOURCE, MCAST_UNBLOCK_SOURCE, MCAST_MSFILTER, MCAST_INCLUDE, MCAST_EXCLUDE
 
 cdef extern from "<poll.h>" nogil:
     struct pollfd:
@@ -117,7 +125,7 @@ cdef extern from *:
         void **where, void **old, void *new, bint weak, int success, int failure) noexcept nogil
 
 cdef extern from "_compat.h":
-    int IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, SO_MEMINFO
+    int IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, SO_BINDTOIFINDEX, SO_MEMINFO
     int MULTICAST_MEMINFO_QUEUED, MULTICAST_MEMINFO_DROPS
     int MULTICAST_TIMESTAMPNS_OLD, MULTICAST_TIMESTAMPNS_NEW, MULTICAST_TIMESTAMPING_OLD, MULTICAST_TIMESTAMPING_NEW
     int MULTICAST_UDP_GRO

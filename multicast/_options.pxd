@@ -3,8 +3,9 @@
 Owns how an option is packed. Must not touch Python objects: an address is a pointer to its bytes in network order.
 """
 
-from libc.errno cimport ENOPROTOOPT, EPERM, errno
+from libc.errno cimport EAFNOSUPPORT, ENOMEM, ENOPROTOOPT, EPERM, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from multicast._ancillary cimport widened
@@ -47,6 +48,88 @@ cdef inline int option_membership(
     option_fill(&source_request.gsr_group, family, group)
     option_fill(&source_request.gsr_source, family, source)
     return option_set(fd, level, one_source, &source_request, sizeof(source_request))
+
+
+cdef inline const char *option_packed(const sockaddr_storage *where) noexcept nogil:
+    """The bytes of the address in a struct sockaddr, IPv4 or IPv6."""
+    if where.ss_family == AF_INET:
+        return <const char *> &(<const sockaddr_in *> where).sin_addr
+    return <const char *> &(<const sockaddr_in6 *> where).sin6_addr
+
+
+cdef inline group_filter *option_filter(int family, const char *group, uint32_t index, uint32_t sources) noexcept nogil:
+    """A group's filter with room for so many sources, for free() to end; NULL without memory."""
+    cdef group_filter *filter = <group_filter *> malloc(GROUP_FILTER_SIZE(sources))
+    if filter != NULL:
+        memset(filter, 0, GROUP_FILTER_SIZE(sources))
+        filter.gf_interface, filter.gf_numsrc = index, sources
+        option_fill(&filter.gf_group, family, group)
+    return filter
+
+
+cdef inline int option_set_filter(
+        int fd, int family, const char *group, uint32_t index, bint including,
+        const char *sources, uint32_t n) noexcept nogil:
+    """MCAST_MSFILTER (RFC 3678, section 5.2): mode and sources at once; `sources` one after the other."""
+    cdef int level = IPPROTO_IP if family == AF_INET else IPPROTO_IPV6
+    cdef int size = 4 if family == AF_INET else 16
+    cdef group_filter *filter = option_filter(family, group, index, n)
+    cdef uint32_t i
+    cdef int result
+    if filter == NULL:
+        return -ENOMEM
+    filter.gf_fmode = MCAST_INCLUDE if including else MCAST_EXCLUDE
+    for i in range(n):
+        option_fill(filter.gf_slist + i, family, sources + i * size)
+    result = option_set(fd, level, MCAST_MSFILTER, filter, <socklen_t> GROUP_FILTER_SIZE(n))
+    free(filter)
+    return result
+
+
+cdef inline int option_get_filter(
+        int fd, int family, const char *group, uint32_t index, group_filter **found) noexcept nogil:
+    """The filter, for free() to end. The kernel tells how many sources there are: with less room, it is asked again."""
+    cdef int level = IPPROTO_IP if family == AF_INET else IPPROTO_IPV6
+    cdef uint32_t room = 64
+    cdef group_filter *filter
+    cdef socklen_t length
+    cdef int error
+    while True:
+        filter = option_filter(family, group, index, room)
+        if filter == NULL:
+            return -ENOMEM
+        length = <socklen_t> GROUP_FILTER_SIZE(room)
+        if getsockopt(fd, level, MCAST_MSFILTER, filter, &length) < 0:
+            error = errno
+            free(filter)
+            return -error
+        if filter.gf_numsrc <= room:
+            found[0] = filter
+            return 0
+        room = filter.gf_numsrc
+        free(filter)
+
+
+cdef inline int option_bound_address(int fd, sockaddr_storage *address) noexcept nogil:
+    """The family of the address that a socket is bound to; all zeros: to any."""
+    cdef socklen_t length = sizeof(address[0])
+    memset(address, 0, sizeof(address[0]))
+    if getsockname(fd, <sockaddr *> address, &length) < 0:
+        return -errno
+    return address.ss_family if address.ss_family in (AF_INET, AF_INET6) else -EAFNOSUPPORT
+
+
+cdef inline int option_follow_interface(int fd, int old, int new) noexcept nogil:
+    """Bind to the interface `new` a socket that was bound to `old`; 1 if it was."""
+    cdef int bound = 0
+    cdef socklen_t length = sizeof(bound)
+    cdef int result
+    if getsockopt(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &bound, &length) < 0:
+        return 0 if errno == ENOPROTOOPT else -errno  # a kernel before 5.0
+    if bound != old:
+        return 0
+    result = option_set(fd, SOL_SOCKET, SO_BINDTOIFINDEX, &new, sizeof(new))
+    return result if result < 0 else 1
 
 
 cdef inline int option_multicast_interface(int fd, int family, uint32_t index) noexcept nogil:

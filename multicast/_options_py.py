@@ -7,25 +7,32 @@ error.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 import struct
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LINUX = sys.platform == "linux"
 
 # By system, since the socket module names none of them (RFC 3678, section 5).
 (
     _MCAST_JOIN_GROUP,
+    _MCAST_BLOCK_SOURCE,
     _MCAST_UNBLOCK_SOURCE,
     _MCAST_LEAVE_GROUP,
     _MCAST_JOIN_SOURCE_GROUP,
     _MCAST_LEAVE_SOURCE_GROUP,
 ) = {
-    "linux": (42, 44, 45, 46, 47),
-    "win32": (41, 44, 42, 45, 46),
-}.get(sys.platform, (80, 85, 81, 82, 83))  # macOS and the BSDs
+    "linux": (42, 43, 44, 45, 46, 47),
+    "win32": (41, 43, 44, 42, 45, 46),
+}.get(sys.platform, (80, 84, 85, 81, 82, 83))  # macOS and the BSDs
+_MCAST_MSFILTER, _MCAST_INCLUDE, _MCAST_EXCLUDE = 48, 1, 0  # Linux
 _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 49, 29
-_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55
+_SO_RCVBUFFORCE, _SO_MEMINFO, _SO_BINDTOIFINDEX = 33, 55, 62
 _MEMINFO = struct.Struct("=9I")
 _MEMINFO_QUEUED, _MEMINFO_DROPS = 0, 8
 _SOCKADDR_STORAGE_SIZE = 128
@@ -69,8 +76,74 @@ def leave_group(sock: socket.socket, group: bytes, index: int, source: bytes | N
     _membership(sock, _MCAST_LEAVE_GROUP, _MCAST_LEAVE_SOURCE_GROUP, group, index, source)
 
 
+def block_source(sock: socket.socket, group: bytes, index: int, source: bytes) -> None:
+    _membership(sock, 0, _MCAST_BLOCK_SOURCE, group, index, source)
+
+
 def unblock_source(sock: socket.socket, group: bytes, index: int, source: bytes) -> None:
     _membership(sock, 0, _MCAST_UNBLOCK_SOURCE, group, index, source)
+
+
+def _filter_request(group: bytes, index: int, mode: int, n: int) -> tuple[int, bytes]:
+    """Return the level and the begin of a struct group_filter; systems other than Linux have other structs."""
+    if not _LINUX:
+        raise OSError(errno.ENOSYS, f"MCAST_MSFILTER: {os.strerror(errno.ENOSYS)}")
+    level = socket.IPPROTO_IP if len(group) == 4 else socket.IPPROTO_IPV6
+    return level, _INDEX.pack(index) + _sockaddr_storage(group) + struct.pack("=II", mode, n)
+
+
+def set_source_filter(sock: socket.socket, group: bytes, index: int, including: bool, sources: Sequence[bytes]) -> None:
+    """Set mode and sources of a membership at once: `sources` is a sequence of packed addresses."""
+    level, head = _filter_request(group, index, _MCAST_INCLUDE if including else _MCAST_EXCLUDE, len(sources))
+    sock.setsockopt(level, _MCAST_MSFILTER, head + b"".join(map(_sockaddr_storage, sources)))
+
+
+def get_source_filter(sock: socket.socket, group: bytes, index: int) -> tuple[bool, list[bytes]]:
+    """A membership's filter: whether it includes, and the packed sources.
+
+    By the C library's getsockopt: the socket module's takes no struct that says what is asked for.
+    """
+    room = 64
+    while True:
+        level, head = _filter_request(group, index, 0, room)
+        import ctypes
+
+        buffer = ctypes.create_string_buffer(head, len(head) + room * _SOCKADDR_STORAGE_SIZE)
+        length = ctypes.c_uint(len(buffer))
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.getsockopt(sock.fileno(), level, _MCAST_MSFILTER, buffer, ctypes.byref(length)) < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, f"get_source_filter: {os.strerror(number)}")
+        mode, n = struct.unpack_from("=II", buffer, len(head) - 8)
+        if n <= room:
+            break
+        room = n  # the kernel tells how many there are: ask again, with room for them
+    begin, size = (4, 4) if len(group) == 4 else (8, 16)
+    starts = [len(head) + i * _SOCKADDR_STORAGE_SIZE + begin for i in range(n)]
+    raw = buffer.raw
+    return mode == _MCAST_INCLUDE, [raw[start : start + size] for start in starts]
+
+
+def bound_address(sock: socket.socket) -> bytes:
+    """The packed address that a socket is bound to: all zeros for any."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6):
+        raise OSError(errno.EAFNOSUPPORT, f"bound_address: {os.strerror(errno.EAFNOSUPPORT)}")
+    return socket.inet_pton(sock.family, sock.getsockname()[0].partition("%")[0])
+
+
+def follow_interface(sock: socket.socket, old: int, new: int) -> bool:
+    """Bind to the interface `new` a socket that was bound to `old` (SO_BINDTOIFINDEX); whether it was."""
+    if not _LINUX:
+        return False
+    try:
+        if sock.getsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX) != old:
+            return False
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:  # a kernel before 5.0
+            raise
+        return False
+    sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, new)
+    return True
 
 
 def set_multicast_interface(sock: socket.socket, index: int) -> None:

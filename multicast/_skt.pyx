@@ -12,6 +12,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_AsSsize_t
 from libc.errno cimport EAGAIN, EBADF, EINTR, ENOMSG, ENOPROTOOPT
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
 
 from multicast._accounting cimport *
 from multicast._ancillary cimport *

@@ -20,6 +20,10 @@ from ._batch_py import Batch, Told, _Pool
 from ._endpoint_py import ERROR, HANGUP, READABLE, Claim, Endpoint, final
 from ._options_py import (
     _receive_buffer,
+    block_source,
+    bound_address,
+    follow_interface,
+    get_source_filter,
     join_group,
     leave_group,
     limit_to_joined,
@@ -28,6 +32,7 @@ from ._options_py import (
     set_multicast_loopback,
     set_multicast_ttl,
     set_receive_buffer,
+    set_source_filter,
     unblock_source,
 )
 from ._sender_py import Sender
@@ -47,6 +52,10 @@ __all__ = [
     "Batch",
     "Receiver",
     "Sender",
+    "block_source",
+    "bound_address",
+    "follow_interface",
+    "get_source_filter",
     "join_group",
     "leave_group",
     "limit_to_joined",
@@ -54,6 +63,7 @@ __all__ = [
     "set_multicast_loopback",
     "set_multicast_ttl",
     "set_receive_buffer",
+    "set_source_filter",
     "unblock_source",
 ]
 

@@ -1,4 +1,4 @@
-"""The values that calls return: an interface, a receiver's counters, a card's abilities, a socket's errors.
+"""The values that calls return: interfaces, counters, memberships, source filters, what cards can do, errors of sockets.
 
 Owns their fields and how they print and compare. Must not ask the system for anything.
 """
@@ -64,6 +64,35 @@ class Interface(Value):
     up: bool
     multicast: bool
     loopback: bool
+
+
+class SourceFilter(Value):
+    """From which sources a socket receives a group on an interface (RFC 3678, section 2).
+
+    - mode: "include", from none but the sources listed; "exclude", from all but those
+    - sources: addresses as text, by rising number
+    """
+
+    __slots__ = ("mode", "sources")
+    mode: str
+    sources: tuple[str, ...]
+
+
+class Membership(Value):
+    """A group that a receiver has joined on an interface, as it was joined.
+
+    - group: its address as text
+    - interface, index: the interface's name when the group was joined, and its index; None and 0 where the system chose
+      it and did not tell which
+    - mode, sources: as in `SourceFilter`; "exclude" and no source is any source
+    """
+
+    __slots__ = ("group", "interface", "index", "mode", "sources")  # noqa: RUF023 - the order they print in
+    group: str
+    interface: str | None
+    index: int
+    mode: str
+    sources: tuple[str, ...]
 
 
 class Stats(Value):

@@ -6,21 +6,20 @@ Must not make a system call that a backend could make, nor stand between a user 
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
 import warnings
 
-from . import __version__, _arguments, _errors
+from . import __version__, _arguments, _errors, _membership
 from ._capacity import receive_capacity
 from ._columns import COLUMNS
 from ._error_queue import read_errors, set_error_queue
 from ._filter import Filter, attach, program
 from ._hardware import hardware_timestamps, set_hardware_timestamps
-from ._interfaces import interface_index, interface_name, interfaces, zone_index
+from ._interfaces import interface_index, interface_name, interfaces
 from ._tuning import incoming_cpu, incoming_napi_id, set_busy_poll
-from ._values import HardwareTimestamps, Interface, SocketError, Stats
+from ._values import HardwareTimestamps, Interface, Membership, SocketError, SourceFilter, Stats
 
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
 if TYPE_CHECKING:
@@ -42,12 +41,16 @@ __all__ = [
     "Filter",
     "HardwareTimestamps",
     "Interface",
+    "Membership",
     "Receiver",
     "Sender",
     "SocketError",
+    "SourceFilter",
     "Stats",
+    "block_source",
     "endSocket",
     "genSocket",
+    "get_source_filter",
     "hardware_timestamps",
     "incoming_cpu",
     "incoming_napi_id",
@@ -66,6 +69,8 @@ __all__ = [
     "set_multicast_loopback",
     "set_multicast_ttl",
     "set_receive_buffer",
+    "set_source_filter",
+    "unblock_source",
 ]
 
 
@@ -77,6 +82,10 @@ _BACKEND_NAMES = (
     "Batch",
     "Receiver",
     "Sender",
+    "block_source",
+    "bound_address",
+    "follow_interface",
+    "get_source_filter",
     "join_group",
     "leave_group",
     "limit_to_joined",
@@ -84,6 +93,7 @@ _BACKEND_NAMES = (
     "set_multicast_loopback",
     "set_multicast_ttl",
     "set_receive_buffer",
+    "set_source_filter",
     "unblock_source",
 )
 
@@ -227,7 +237,7 @@ def join_group(
     such interface, or no route), EADDRINUSE (joined already), EADDRNOTAVAIL (no interface has that address), EINVAL
     (joined in the other mode), ENOBUFS (a limit, which is named).
     """
-    _member("join_group", sock, group, interface, source)
+    _membership.change_member(_backend, "join_group", sock, group, interface, source)
 
 
 def leave_group(
@@ -239,76 +249,60 @@ def leave_group(
     this had, with all of its sources at once: the kernel has them no more.
     Raises as `join_group` does; EADDRNOTAVAIL: not joined; EINVAL: nothing is joined that this could be a source of.
     """
-    _member("leave_group", sock, group, interface, source)
+    _membership.change_member(_backend, "leave_group", sock, group, interface, source)
 
 
-def _member(
-    operation: str, sock: socket.socket, group: AddressLike, interface: InterfaceLike, source: AddressLike | None
-) -> None:
-    checked = _arguments.multicast_socket(sock, operation)
-    address = _arguments.group_address(group, operation)
-    origin = None if source is None else _arguments.source_address(source, address, operation)
-    doing = f"{operation} {address}" + ("" if origin is None else f" from {origin}")
-    if address.family != checked.family:
-        raise ValueError(f"{doing}: the socket is {checked.family.name}")
-    joining = operation == "join_group"
-    index = _zoned_index(address, interface, doing, gone=not joining)
-    if index:
-        doing = f"{doing} on {interface_name(index)}"
-    if origin is not None and _is_joined_from_any(checked, address.packed, index):
-        hint = "; this socket has joined the group in the other mode, from any source"
-        raise _errors.failed(errno.EINVAL, doing, hint)
-    member = _backend.join_group if joining else _backend.leave_group
-    try:
-        try:
-            member(checked, address.packed, index, None if origin is None else origin.packed)
-        except OSError as error:
-            # Linux finds no interface to take the source from, but keeps the entry, which counts against
-            # net.ipv4.igmp_max_memberships: so let the whole of it go.
-            if joining or origin is None or error.errno != errno.ENODEV:
-                raise
-            origin = None
-            member(checked, address.packed, index, None)
-    except OSError as error:
-        hint = _errors.membership_hint(
-            error.errno or 0,
-            joining=joining,
-            named=bool(index),
-            source=origin is not None,
-            ipv6=address.family == socket.AF_INET6,
-        )
-        raise _errors.system(error, doing, hint) from None
+def block_source(sock: socket.socket, group: AddressLike, source: AddressLike, interface: InterfaceLike = None) -> None:
+    """Stop receiving one source of a group that was joined from any source (RFC 3678, section 4.1.3).
 
+    - sock, group, source, interface: as in `join_group`; interface None is the one that the route to the group leads to
 
-def _is_joined_from_any(sock: socket.socket, group: bytes, index: int) -> bool:
-    """Whether no source can be joined or left because the socket has the whole group.
-
-    RFC 3678, 4.1.3, asks for EINVAL then. Linux takes it as the wish to change the mode, and without an error the
-    socket goes deaf to all others (ip_mc_source of net/ipv4/igmp.c). But of such a group, and no other, it lets a
-    source be unblocked: one that nobody can be is not blocked, which it answers by EADDRNOTAVAIL.
+    Raises as `join_group` does; EINVAL: the group is not joined, or from named sources, of which one is left instead;
+    EADDRNOTAVAIL: blocked already; ENOBUFS (a limit, which is named).
     """
-    if sys.platform != "linux":
-        return False
-    try:
-        _backend.unblock_source(sock, group, index, bytes(len(group)))
-    except OSError as error:
-        return error.errno == errno.EADDRNOTAVAIL
-    return True
+    _membership.change_member(_backend, "block_source", sock, group, interface, source)
 
 
-def _zoned_index(address: _arguments.Address, interface: InterfaceLike, doing: str, *, gone: bool = False) -> int:
-    """Return the index of the interface that a group is meant on, which its zone may name, too."""
-    index = interface_index(interface, doing, gone=gone)
-    if address.zone is not None:
-        zone = zone_index(address.zone, doing, gone=gone)
-        if index not in (0, zone):
-            raise ValueError(
-                f"{doing}: the group's zone and the interface {_arguments.shown(interface)} are not the same"
-            )
-        index = zone
-    if not index and address.needs_zone:
-        raise ValueError(f"{doing}: such a group is another on every interface (RFC 4291, 2.7): name the interface")
-    return index
+def unblock_source(
+    sock: socket.socket, group: AddressLike, source: AddressLike, interface: InterfaceLike = None
+) -> None:
+    """Receive a source again that `block_source` had blocked; the arguments are the same.
+
+    Raises as `block_source` does; EADDRNOTAVAIL: not blocked.
+    """
+    _membership.change_member(_backend, "unblock_source", sock, group, interface, source)
+
+
+def set_source_filter(
+    sock: socket.socket,
+    group: AddressLike,
+    mode: str,
+    sources: AddressLike | Iterable[AddressLike],
+    interface: InterfaceLike = None,
+) -> None:
+    """Say at once from which sources to receive a group that was joined, whatever was said before.
+
+    - sock, group, interface: as in `block_source`
+    - mode: "include", from none but these sources; "exclude", from all but these
+    - sources: one or several, as in `join_group`; to include none is to leave the group, to exclude none is any source
+
+    The kernel changes both in one step, and reports it as one (MCAST_MSFILTER; RFC 3678, section 5.2).
+    Raises TypeError or ValueError for arguments that can't be, and OSError with the errno of what failed: EINVAL (the
+    group is not joined; to include none: EADDRNOTAVAIL), ESRCH (the interface was made anew since), ENODEV (there is no
+    such interface), ENOBUFS (a limit, which is named), ENOSYS (not Linux).
+    """
+    _membership.set_source_filter(_backend, sock, group, mode, sources, interface)
+
+
+def get_source_filter(sock: socket.socket, group: AddressLike, interface: InterfaceLike = None) -> SourceFilter:
+    """Return from which sources a socket receives a group, as the kernel has it: a `SourceFilter`.
+
+    - sock, group, interface: as in `block_source`; the interface may be the index of one that has gone
+
+    Raises TypeError or ValueError for arguments that can't be, and OSError: EADDRNOTAVAIL (the group is not joined on
+    this interface), ENODEV (there is no such interface), ENOSYS (not Linux). See RFC 3678, section 5.2.2.
+    """
+    return _membership.get_source_filter(_backend, sock, group, interface)
 
 
 def set_multicast_interface(sock: socket.socket, interface: InterfaceLike) -> None:
@@ -433,12 +427,12 @@ def open_receiver(
     (EADDRINUSE: somebody has it and one of you does not share).
     """
     operation = "open_receiver"
-    groups = [_arguments.group_address(each, operation) for each in _several(group)]
+    groups = [_arguments.group_address(each, operation) for each in _arguments.several(group)]
     if not groups:
         raise ValueError(f"{operation}: no group was named")
     if len({each.family for each in groups}) > 1:
         raise ValueError(f"{operation}: the groups {', '.join(map(str, groups))} are of different families")
-    sources = [] if source is None else list(_several(source))
+    sources = [] if source is None else list(_arguments.several(source))
     if source is not None and not sources:
         raise ValueError(f"{operation}: no source was named; None is for any")
     origins = {
@@ -447,7 +441,9 @@ def open_receiver(
     }
     number = _arguments.whole(port, operation, "port", 1, 65_535)
     sharing = not _arguments.boolean(exclusive, operation, "exclusive")
-    memberships = {(each.packed, _zoned_index(each, interface, f"{operation} {each}")): each.text for each in groups}
+    memberships = {
+        (each.packed, _membership.zoned_index(each, interface, f"{operation} {each}")): each.text for each in groups
+    }
     index = next(iter(memberships))[1]
 
     isolated = _arguments.boolean(isolation, operation, "isolation")
@@ -482,13 +478,6 @@ def open_receiver(
     except BaseException:
         sock.close()
         raise
-
-
-def _several(value: AddressLike | Iterable[AddressLike]) -> Iterable[AddressLike]:
-    """Return the addresses, be it one or more; what is neither is left for the check to refuse."""
-    if isinstance(value, str) or hasattr(value, "packed") or not hasattr(value, "__iter__"):
-        return [value]  # type: ignore[list-item]
-    return value
 
 
 def _sockaddr(address: _arguments.Address, port: int, index: int) -> tuple[str, int] | tuple[str, int, int, int]:
@@ -531,7 +520,7 @@ def open_sender(
     address = _arguments.group_address(group, operation)
     number = _arguments.whole(port, operation, "port", 1, 65_535)
     doing = f"{operation} {address}"
-    index = _zoned_index(address, interface, doing)
+    index = _membership.zoned_index(address, interface, doing)
     sock = _new_socket(address.family, reuse=False)
     try:
         if index:

@@ -76,6 +76,20 @@ def native() -> ModuleType:
     return PACKAGES["native"]
 
 
+@pytest.fixture(scope="session")
+def both() -> tuple[ModuleType, ModuleType]:
+    """The package with the native backend, and with its twin."""
+    if len(PACKAGES) < 2:
+        pytest.skip(f"only the {next(iter(PACKAGES))} backend is under test")
+    return PACKAGES["native"], PACKAGES["stdlib"]
+
+
+@pytest.fixture(params=["to twin", "to native"])
+def each_way(request: pytest.FixtureRequest, both: tuple[ModuleType, ModuleType]) -> tuple[ModuleType, ModuleType]:
+    """Both, one way round and then the other."""
+    return both if request.param == "to twin" else both[::-1]
+
+
 _numbers = itertools.count(os.getpid() % 200 * 200)
 
 

@@ -32,6 +32,10 @@ def sock6():
 MEMBERSHIP_VERBS = {
     "join_group": lambda m, sock: m.join_group(sock, GROUP, "lo"),
     "leave_group": lambda m, sock: m.leave_group(sock, GROUP, "lo"),
+    "block_source": lambda m, sock: m.block_source(sock, GROUP, SOURCE, "lo"),
+    "unblock_source": lambda m, sock: m.unblock_source(sock, GROUP, SOURCE, "lo"),
+    "set_source_filter": lambda m, sock: m.set_source_filter(sock, GROUP, "include", [], "lo"),
+    "get_source_filter": lambda m, sock: m.get_source_filter(sock, GROUP, "lo"),
 }
 MULTICAST_VERBS = MEMBERSHIP_VERBS | {
     "set_multicast_interface": lambda m, sock: m.set_multicast_interface(sock, "lo"),
@@ -94,9 +98,14 @@ def test_the_fixed_functions_take_no_more_than_they_say(multicast):
 
 # Groups ------------------------------------------------------------------------------------------------------------
 
+SOURCE, SOURCE6 = "192.0.2.1", "2001:db8::1"
 GROUP_CALLS = {
     "join_group": lambda m, sock, group: m.join_group(sock, group, "lo"),
     "leave_group": lambda m, sock, group: m.leave_group(sock, group, "lo"),
+    "block_source": lambda m, sock, group: m.block_source(sock, group, SOURCE, "lo"),
+    "unblock_source": lambda m, sock, group: m.unblock_source(sock, group, SOURCE, "lo"),
+    "set_source_filter": lambda m, sock, group: m.set_source_filter(sock, group, "exclude", [], "lo"),
+    "get_source_filter": lambda m, sock, group: m.get_source_filter(sock, group, "lo"),
     "open_receiver": lambda m, sock, group: m.open_receiver(group, PORT, interface="lo"),
     "open_sender": lambda m, sock, group: m.open_sender(group, PORT, interface="lo", ttl=0),
 }
@@ -112,7 +121,7 @@ def test_a_group_of_a_wrong_type_is_a_type_error(multicast, sock, operation, val
     refused(TypeError, lambda: GROUP_CALLS[operation](multicast, sock, value), f"{operation}: group ")
 
 
-@pytest.mark.parametrize("operation", ["join_group", "leave_group", "open_sender"])
+@pytest.mark.parametrize("operation", [each for each in GROUP_CALLS if each != "open_receiver"])
 def test_several_groups_are_for_open_receiver_alone(multicast, sock, operation):
     refused(TypeError, lambda: GROUP_CALLS[operation](multicast, sock, [GROUP]), f"{operation}: group ", GROUP)
 
@@ -146,10 +155,13 @@ def test_an_ipaddress_object_that_is_no_address_is_refused(multicast, sock):
 
 
 @needs_ipv6
-@pytest.mark.parametrize("operation", ["join_group", "leave_group"])
+@pytest.mark.parametrize("operation", MEMBERSHIP_VERBS)
 def test_a_group_must_be_of_the_sockets_family(multicast, sock, sock6, operation):
     call = GROUP_CALLS[operation]
-    refused(ValueError, lambda: call(multicast, sock, GROUP6), f"{operation} {GROUP6}", "AF_INET")
+    if operation in ("block_source", "unblock_source"):  # whose source is of one family, too
+        refused(ValueError, lambda: call(multicast, sock, GROUP6), f"{operation}: ", "different families")
+    else:
+        refused(ValueError, lambda: call(multicast, sock, GROUP6), f"{operation} {GROUP6}", "AF_INET")
     refused(ValueError, lambda: call(multicast, sock6, GROUP), f"{operation} {GROUP}", "AF_INET6")
 
 
@@ -183,6 +195,12 @@ def test_an_error_of_the_callers_own_iterable_reaches_the_caller(multicast):
 SOURCE_CALLS = {
     "join_group": lambda m, sock, source: m.join_group(sock, GROUP, "lo", source),
     "leave_group": lambda m, sock, source: m.leave_group(sock, GROUP, "lo", source),
+    "block_source": lambda m, sock, source: m.block_source(sock, GROUP, source, "lo"),
+    "unblock_source": lambda m, sock, source: m.unblock_source(sock, GROUP, source, "lo"),
+    "set_source_filter": lambda m, sock, source: m.set_source_filter(sock, GROUP, "exclude", source, "lo"),
+    "set_source_filter, one of several": lambda m, sock, source: m.set_source_filter(
+        sock, GROUP, "include", iter([SOURCE, source]), "lo"
+    ),
     "open_receiver": lambda m, sock, source: m.open_receiver(GROUP, PORT, interface="lo", source=source),
 }
 
@@ -190,27 +208,28 @@ SOURCE_CALLS = {
 @pytest.mark.parametrize("value", [5, True, 1.5, float("nan"), b"192.0.2.1", object()], ids=shown)
 @pytest.mark.parametrize("operation", SOURCE_CALLS)
 def test_a_source_of_a_wrong_type_is_a_type_error(multicast, sock, operation, value):
-    refused(TypeError, lambda: SOURCE_CALLS[operation](multicast, sock, value), f"{operation}: source ")
+    doing, _, _ = operation.partition(",")
+    refused(TypeError, lambda: SOURCE_CALLS[operation](multicast, sock, value), f"{doing}: source ")
 
 
 @pytest.mark.parametrize("value", ["", "lo", "192.0.2", "192.0.2.1%lo", "192.0.2.1\0", "\ud800"], ids=shown)
 @pytest.mark.parametrize("operation", SOURCE_CALLS)
 def test_a_source_that_is_no_address_is_a_value_error(multicast, sock, operation, value):
-    refused(
-        ValueError, lambda: SOURCE_CALLS[operation](multicast, sock, value), f"{operation}: ", repr(value), "source"
-    )
+    doing, _, _ = operation.partition(",")
+    refused(ValueError, lambda: SOURCE_CALLS[operation](multicast, sock, value), f"{doing}: ", repr(value), "source")
 
 
 @pytest.mark.parametrize("value", [GROUP, "224.0.0.1", "0.0.0.0", "255.255.255.255"])
 @pytest.mark.parametrize("operation", SOURCE_CALLS)
 def test_what_no_host_can_have_is_no_source(multicast, sock, operation, value):
-    refused(ValueError, lambda: SOURCE_CALLS[operation](multicast, sock, value), f"{operation}: {value} is no", GROUP)
+    doing, _, _ = operation.partition(",")
+    refused(ValueError, lambda: SOURCE_CALLS[operation](multicast, sock, value), f"{doing}: {value} is no", GROUP)
 
 
 @pytest.mark.parametrize("operation", SOURCE_CALLS)
 def test_a_source_must_be_of_the_groups_family(multicast, sock, operation):
-    call = SOURCE_CALLS[operation]
-    refused(ValueError, lambda: call(multicast, sock, "2001:db8::1"), f"{operation}: ", "2001:db8::1", GROUP)
+    call, (doing, _, _) = SOURCE_CALLS[operation], operation.partition(",")
+    refused(ValueError, lambda: call(multicast, sock, "2001:db8::1"), f"{doing}: ", "2001:db8::1", GROUP)
 
 
 @pytest.mark.parametrize("value", [[], (), iter(())], ids=shown)
@@ -227,13 +246,19 @@ def test_an_ipv6_group_is_no_source(multicast, sock6):
 
 # Interfaces --------------------------------------------------------------------------------------------------------
 
+FROM = f"{GROUP} from {SOURCE}"
 INTERFACE_CALLS = {
     "join_group": (GROUP, lambda m, sock, interface: m.join_group(sock, GROUP, interface)),
     "leave_group": (GROUP, lambda m, sock, interface: m.leave_group(sock, GROUP, interface)),
+    "block_source": (FROM, lambda m, sock, interface: m.block_source(sock, GROUP, SOURCE, interface)),
+    "unblock_source": (FROM, lambda m, sock, interface: m.unblock_source(sock, GROUP, SOURCE, interface)),
+    "set_source_filter": (GROUP, lambda m, sock, interface: m.set_source_filter(sock, GROUP, "exclude", [], interface)),
+    "get_source_filter": (GROUP, lambda m, sock, interface: m.get_source_filter(sock, GROUP, interface)),
     "set_multicast_interface": ("", lambda m, sock, interface: m.set_multicast_interface(sock, interface)),
     "open_receiver": (GROUP, lambda m, sock, interface: m.open_receiver(GROUP, PORT, interface=interface)),
     "open_sender": (GROUP, lambda m, sock, interface: m.open_sender(GROUP, PORT, interface=interface, ttl=0)),
 }
+LEFT_AND_READ = ("leave_group", "get_source_filter")  # what still can be done where the interface has gone
 UNKNOWN_NAMES = ["", "nosuch0", "LO", " lo", "lo ", "lo\0", "lo\n", "\ud800", "lo/..", "%lo", "1", "n" * 16]
 
 
@@ -256,14 +281,15 @@ def test_an_index_out_of_range_is_a_value_error(multicast, sock, operation, valu
     refused(ValueError, call, f"{doing}: ", "index", str(value))
 
 
-@pytest.mark.parametrize("operation", ["join_group", "set_multicast_interface", "open_receiver", "open_sender"])
+@pytest.mark.parametrize("operation", [each for each in INTERFACE_CALLS if each not in LEFT_AND_READ])
 def test_an_index_that_no_interface_has_is_no_device(multicast, sock, operation):
     doing, call = interface_call(multicast, sock, operation, NO_INDEX)
     refused(errno.ENODEV, call, f"{doing}: no interface {NO_INDEX}", "there are: ", "lo")
 
 
-def test_an_index_that_no_interface_has_was_not_joined(multicast, sock):
-    doing, call = interface_call(multicast, sock, "leave_group", NO_INDEX)
+@pytest.mark.parametrize("operation", LEFT_AND_READ)
+def test_an_index_that_no_interface_has_was_not_joined(multicast, sock, operation):
+    doing, call = interface_call(multicast, sock, operation, NO_INDEX)
     refused(errno.EADDRNOTAVAIL, call, f"{doing} on index {NO_INDEX}: ", "has not joined it")
 
 
@@ -314,6 +340,10 @@ def test_an_interface_by_an_address_of_the_other_family_is_refused_or_found(mult
 ZONED_CALLS = {
     "join_group": lambda m, sock6, group, interface: m.join_group(sock6, group, interface),
     "leave_group": lambda m, sock6, group, interface: m.leave_group(sock6, group, interface),
+    "block_source": lambda m, sock6, group, interface: m.block_source(sock6, group, SOURCE6, interface),
+    "unblock_source": lambda m, sock6, group, interface: m.unblock_source(sock6, group, SOURCE6, interface),
+    "set_source_filter": lambda m, sock6, group, interface: m.set_source_filter(sock6, group, "exclude", [], interface),
+    "get_source_filter": lambda m, sock6, group, interface: m.get_source_filter(sock6, group, interface),
     "open_receiver": lambda m, sock6, group, interface: m.open_receiver(group, PORT, interface=interface),
     "open_sender": lambda m, sock6, group, interface: m.open_sender(group, PORT, interface=interface, ttl=0),
 }
@@ -324,7 +354,7 @@ ZONED_CALLS = {
 @pytest.mark.parametrize("operation", ZONED_CALLS)
 def test_a_link_local_group_needs_an_interface(multicast, sock6, operation, group):
     call = ZONED_CALLS[operation]
-    refused(ValueError, lambda: call(multicast, sock6, group, None), f"{operation} {group}: ", "name the interface")
+    refused(ValueError, lambda: call(multicast, sock6, group, None), f"{operation} {group}", "name the interface")
 
 
 @needs_ipv6
@@ -335,7 +365,7 @@ def test_a_zone_and_an_interface_must_be_the_same(multicast, sock6, operation):
         pytest.skip("this machine has no interface but lo")
     call = ZONED_CALLS[operation]
     for group in ("ff02::1:3%lo", f"ff02::1:3%{LO}"):
-        refused(ValueError, lambda: call(multicast, sock6, group, other), f"{operation} {group}: ", "zone")  # noqa: B023
+        refused(ValueError, lambda: call(multicast, sock6, group, other), f"{operation} {group}", "zone")  # noqa: B023
 
 
 @needs_ipv6

@@ -93,6 +93,18 @@ BOOLEANS = {
 NO_BOOLEAN = [None, 2, -1, "yes", "", b"", 0.5, float("nan"), [], object(), decimal.Decimal("sNaN")]
 
 
+@pytest.mark.parametrize("value", [None, True, 1, 0, 1.5, b"include", ["include"], object()], ids=shown)
+def test_a_mode_of_a_wrong_type_is_a_type_error(multicast, sock, value):
+    call = lambda: multicast.set_source_filter(sock, GROUP, value, [], "lo")  # noqa: E731
+    refused(TypeError, call, 'set_source_filter: mode is "include" or "exclude", not ')
+
+
+@pytest.mark.parametrize("value", ["", "Include", "INCLUDE", "include ", "any", "in", "\ud800", "x" * 9999], ids=shown)
+def test_another_mode_is_a_value_error(multicast, sock, value):
+    call = lambda: multicast.set_source_filter(sock, GROUP, value, [], "lo")  # noqa: E731
+    refused(ValueError, call, 'set_source_filter: mode is "include" or "exclude", not ')
+
+
 @pytest.mark.parametrize("value", NO_BOOLEAN, ids=shown)
 @pytest.mark.parametrize("what", BOOLEANS)
 def test_what_is_no_boolean_is_a_type_error(multicast, sock, what, value):

@@ -16,7 +16,6 @@ import os
 import pathlib
 import re
 import socket
-import struct
 from types import ModuleType
 
 import pytest
@@ -31,20 +30,6 @@ LO = socket.if_nametoindex("lo")
 
 def public(thing: object) -> set[str]:
     return {name for name in dir(thing) if not name.startswith("_")}
-
-
-@pytest.fixture(scope="session")
-def both(pytestconfig) -> tuple[ModuleType, ModuleType]:
-    """The package with the native backend, and with its twin."""
-    packages = next(each.PACKAGES for each in pytestconfig.pluginmanager.get_plugins() if hasattr(each, "PACKAGES"))
-    if len(packages) < 2:
-        pytest.skip(f"only the {next(iter(packages))} backend is under test")
-    return packages["native"], packages["stdlib"]
-
-
-@pytest.fixture(params=["to twin", "to native"])
-def each_way(request, both) -> tuple[ModuleType, ModuleType]:
-    return both if request.param == "to twin" else both[::-1]
 
 
 # Names and words ---------------------------------------------------------------------------------------------------
@@ -227,6 +212,30 @@ def one_source_after_any(m, sock):
     m.join_group(sock, GROUP, "lo", SOURCE)
 
 
+def blocked_twice(m, sock):
+    m.join_group(sock, GROUP, "lo")
+    m.block_source(sock, GROUP, SOURCE, "lo")
+    m.block_source(sock, GROUP, SOURCE, "lo")
+
+
+def unblocked_twice(m, sock):
+    m.join_group(sock, GROUP, "lo")
+    m.block_source(sock, GROUP, SOURCE, "lo")
+    m.unblock_source(sock, GROUP, SOURCE, "lo")
+    m.unblock_source(sock, GROUP, SOURCE, "lo")
+
+
+def included(m, sock):
+    m.join_group(sock, GROUP, "lo")
+    m.set_source_filter(sock, GROUP, "include", ["192.0.2.10", "192.0.2.9"], "lo")
+    return m.get_source_filter(sock, GROUP, "lo")
+
+
+def included_too_many(m, sock):
+    m.join_group(sock, GROUP, "lo")
+    m.set_source_filter(sock, GROUP, "include", [f"192.0.2.{number}" for number in range(1, 255)], "lo")
+
+
 def too_many_groups(m, sock):
     for number in range(1, int(pathlib.Path("/proc/sys/net/ipv4/igmp_max_memberships").read_text("ascii")) + 2):
         m.join_group(sock, f"239.254.0.{number}", "lo")
@@ -268,6 +277,18 @@ SOCKET_CALLS = {
     "leave a source that was not joined": lambda m, sock: m.leave_group(sock, GROUP, "lo", SOURCE),
     "leave twice": joined_and_left_twice,
     "leave a source twice": source_left_twice,
+    "block": lambda m, sock: m.block_source(sock, GROUP, SOURCE, "lo"),
+    "unblock": lambda m, sock: m.unblock_source(sock, GROUP, SOURCE, "lo"),
+    "block twice": blocked_twice,
+    "unblock twice": unblocked_twice,
+    "block no source": lambda m, sock: m.block_source(sock, GROUP, None, "lo"),
+    "include": included,
+    "include too many": included_too_many,
+    "include what was not joined": lambda m, sock: m.set_source_filter(sock, GROUP, "include", SOURCE, "lo"),
+    "include nothing": lambda m, sock: m.set_source_filter(sock, GROUP, "include", (), "lo"),
+    "filter by no mode": lambda m, sock: m.set_source_filter(sock, GROUP, "both", (), "lo"),
+    "filter what was not joined": lambda m, sock: m.get_source_filter(sock, GROUP, "lo"),
+    "filter on nothing": lambda m, sock: m.get_source_filter(sock, GROUP, "nosuch0"),
     "ttl 0": lambda m, sock: m.set_multicast_ttl(sock, 0),
     "ttl 255": lambda m, sock: m.set_multicast_ttl(sock, 255),
     "ttl 256": lambda m, sock: m.set_multicast_ttl(sock, 256),
@@ -320,6 +341,12 @@ SOCKET6_CALLS = {
     "join twice": lambda m, sock: [m.join_group(sock, GROUP6, "lo") for _ in range(2)],
     "join the other family": lambda m, sock: m.join_group(sock, GROUP, "lo"),
     "leave what was not joined": lambda m, sock: m.leave_group(sock, GROUP6, "lo"),
+    "block": lambda m, sock: [m.join_group(sock, GROUP6, LO), m.block_source(sock, GROUP6, "2001:db8::1", "lo")],
+    "include": lambda m, sock: [
+        m.join_group(sock, GROUP6, LO),
+        m.set_source_filter(sock, GROUP6, "include", ["2001:db8::10", "2001:db8::9"], LO),
+        m.get_source_filter(sock, GROUP6, LO),
+    ],
     "hops 7": lambda m, sock: m.set_multicast_ttl(sock, 7),
     "loopback off": lambda m, sock: m.set_multicast_loopback(sock, False),
     "send through lo": lambda m, sock: m.set_multicast_interface(sock, "lo"),
@@ -497,79 +524,3 @@ def test_what_one_backend_refuses_the_other_refuses_by_the_same_type(both, what)
             outcomes.append(did[1] if did[0] == "raised" else did[0])
     assert outcomes[0] == outcomes[1]
     assert outcomes[0] != "returned"
-
-
-# Constants: the twin writes down what the native backend takes from the C headers -----------------------------------
-
-
-@contextlib.contextmanager
-def udp(family: socket.AddressFamily):
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
-    except OSError as error:
-        pytest.skip(f"the loopback interface of this machine has no {family.name}: {error}")
-    with socket.socket(family, socket.SOCK_DGRAM) as sock:
-        yield sock
-
-
-FAMILIES = [
-    pytest.param(socket.AF_INET, GROUP, SOURCE, id="IPv4"),
-    pytest.param(socket.AF_INET6, GROUP6, "2001:db8::1", id="IPv6"),
-]
-
-
-@pytest.mark.parametrize(("family", "group", "source"), FAMILIES)
-def test_what_one_backend_joins_the_other_leaves(each_way, family, group, source):
-    """MCAST_JOIN_GROUP and its kin, and the structs that they take."""
-    one, other = (package.skt._backend for package in each_way)
-    packed, first = ipaddress.ip_address(group).packed, ipaddress.ip_address(source)
-    for sources in ([None], [first.packed, (first + 1).packed]):
-        with udp(family) as sock:
-            for each in sources:
-                one.join_group(sock, packed, LO, each)
-                with pytest.raises(OSError):
-                    other.join_group(sock, packed, LO, each)
-            for each in sources:
-                other.leave_group(sock, packed, LO, each)
-            with pytest.raises(OSError):
-                one.leave_group(sock, packed, LO, None)
-
-
-@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
-def test_both_limit_a_socket_to_its_groups(both, family):
-    """IP_MULTICAST_ALL and IPV6_MULTICAST_ALL, which are 1 in a new socket."""
-    where = (socket.IPPROTO_IP, 49) if family == socket.AF_INET else (socket.IPPROTO_IPV6, 29)
-    for package in both:
-        with udp(family) as sock:
-            assert sock.getsockopt(*where) == 1
-            assert package.skt._backend.limit_to_joined(sock) is True
-            assert sock.getsockopt(*where) == 0
-
-
-def test_both_pass_the_limit_of_the_receive_buffer_or_neither(both):
-    """SO_RCVBUFFORCE."""
-    with udp(socket.AF_INET) as one, udp(socket.AF_INET) as other:
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**31 - 1)
-        limit = one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
-        native = both[0].skt._backend.set_receive_buffer(one, 2 * limit)
-        twin = both[1].skt._backend.set_receive_buffer(other, 2 * limit)
-        assert native == twin
-        assert native in (limit, 2 * limit)
-        assert one.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * native
-
-
-def test_both_read_the_same_count_of_drops(both, feed):
-    """SO_MEMINFO: drops are its ninth word."""
-    native, twin = both
-    with (
-        native.open_receiver(*feed, interface="lo", receive_buffer=4096) as receiver,
-        native.open_sender(*feed, interface="lo", ttl=0) as sender,
-        twin.Receiver(receiver.socket.dup()) as other,
-    ):
-        for _ in range(100):
-            sender.send(bytes(1000))
-        drops = struct.unpack("=9I", receiver.socket.getsockopt(socket.SOL_SOCKET, 55, 36))[8]
-        assert 0 < drops < 100
-        assert receiver.stats().drops == drops
-        assert other.stats().drops == drops
