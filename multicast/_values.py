@@ -1,4 +1,4 @@
-"""The values that calls return: interfaces, counters, memberships, source filters, what cards can do, errors of sockets.
+"""The values that calls return: interfaces, counters, memberships, source filters, what cards can do, socket errors.
 
 Owns their fields and how they print and compare. Must not ask the system for anything.
 """
