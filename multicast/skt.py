@@ -354,7 +354,7 @@ def set_receive_buffer(sock: socket.socket, nbytes: SupportsIndex) -> int:
 
     Where this process may (CAP_NET_ADMIN), the limit net.core.rmem_max is passed (SO_RCVBUFFORCE). Where less is
     granted than was asked for, a RuntimeWarning says so, once a process. The kernel charges a datagram with more than
-    its payload, so the buffer holds fewer than the division promises.
+    its payload: how many fit, `receive_capacity` measures.
     Raises TypeError, ValueError, and OSError.
     """
     doing = "set_receive_buffer"
