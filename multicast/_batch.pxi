@@ -15,9 +15,11 @@ cdef class _Pool:
     cdef Pool pool
     cdef object kept    # names of the columns that were asked for
     cdef dict texts     # addresses as the kernel gives them, and as we show them: each is made once
+    cdef Py_buffer memory  # the caller's, if the blocks' slots lie there
 
     def __dealloc__(self):
         pool_free(&self.pool)
+        PyBuffer_Release(&self.memory)
 
 
 @cython.final

@@ -51,6 +51,7 @@ cdef struct Block:
 
 cdef struct Pool:
     Shape shape
+    char *memory           # the caller's, a block's slots after the other's; NULL: each block has its own
     uint32_t *offsets      # where each slot begins: the same in every block
     uint32_t blocks        # in existence (atomic; made by the taker alone)
     uint32_t limit         # 0: none
@@ -67,7 +68,8 @@ cdef inline void block_free(const Pool *pool, Block *block) noexcept nogil:
             free(block.decoded[i])
         if block.offsets != pool.offsets:
             free(block.offsets)
-        free(block.slots)
+        if pool.memory == NULL:
+            free(block.slots)
         free(block.headers)
         free(block.vectors)
         free(block.names)
@@ -112,7 +114,9 @@ cdef inline Block *block_new(const Pool *pool) noexcept nogil:
     cdef Block *block = <Block *> calloc(1, sizeof(Block))
     if block == NULL:
         return NULL
-    if posix_memalign(&slots, 64, n * shape.slot_size) == 0:
+    if pool.memory != NULL:  # blocks are freed when the pool is closed, and then none is made any more
+        block.slots = pool.memory + pool.blocks * n * shape.slot_size
+    elif posix_memalign(&slots, 64, n * shape.slot_size) == 0:
         block.slots = <char *> slots
     block.headers = <mmsghdr *> calloc(n, sizeof(mmsghdr))  # zeroed whole, with musl's padding
     block.vectors = <iovec *> calloc(n, sizeof(iovec))
@@ -214,12 +218,15 @@ cdef inline void pool_close(Pool *pool) noexcept nogil:
     pool_free_idle(pool)
 
 
-cdef inline bint pool_init(Pool *pool, const Shape *shape, uint32_t limit) noexcept nogil:
-    """Prepare two blocks, so that one can be looked at while the next fills; false where memory is short."""
+cdef inline bint pool_init(Pool *pool, const Shape *shape, uint32_t limit, char *memory) noexcept nogil:
+    """Prepare two blocks, so that one can be looked at while the next fills; false where memory is short.
+
+    memory: room for the slots of `limit` blocks, or NULL
+    """
     cdef uint32_t i, _
     cdef Block *block
     memset(pool, 0, sizeof(Pool))
-    pool.shape, pool.limit = shape[0], limit
+    pool.shape, pool.limit, pool.memory = shape[0], limit, memory
     pool.offsets = <uint32_t *> calloc(shape.batch_size, sizeof(uint32_t))
     if pool.offsets == NULL:
         return False

@@ -235,6 +235,26 @@ def clamped(requested: int, granted: int) -> str:
     )
 
 
+def no_memory(operation: str, data: object) -> TypeError:
+    """What the datagrams should be written into has no bytes."""
+    return TypeError(f"{operation}: memory is a writable buffer or None, not {shown(data)}")
+
+
+def memory_not_writable(operation: str, data: object, error: Exception) -> BufferError:
+    """What the datagrams should be written into can't be, or is in several pieces."""
+    return BufferError(f"{operation}: memory, a {type(data).__name__}, is not writable or not contiguous: {error}")
+
+
+def memory_too_small(operation: str, nbytes: int, block: int) -> ValueError:
+    """What the datagrams should be written into has no room for a block."""
+    return ValueError(f"{operation}: memory has {nbytes} bytes, and one block of batch_size slots takes {block}")
+
+
+def no_own_memory(operation: str) -> OSError:
+    """The stdlib backend copies each batch into bytes."""
+    return OSError(errno.EOPNOTSUPP, f"{operation}: memory: the stdlib backend can't use memory of the caller's")
+
+
 def no_buffer(operation: str, data: object) -> TypeError:
     """What should be sent has no bytes to show."""
     return TypeError(f"{operation}: a contiguous bytes-like object is needed, not {type(data).__name__}")

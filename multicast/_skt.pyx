@@ -7,7 +7,7 @@ change. Must not choose a backend, look up an interface or word an error; its tw
 """
 
 cimport cython
-from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_AsSsize_t
 from libc.errno cimport EAGAIN, EBADF, EINTR, ENOMSG, ENOPROTOOPT
@@ -48,7 +48,21 @@ include "_batch.pxi"
 
 cdef enum:
     LOOK_EVERY = 100000000    # ns between two looks at what changes slowly, while datagrams keep coming
+    MOST_BLOCKS = 1000000     # as many as max_blocks may say
     FOREIGN_AT_ONCE = 16      # batches of nothing but foreign datagrams that timeout=0 goes through
+
+cdef int _take(_Pool pool, memory, Py_ssize_t block, int limit, str operation) except -1:
+    """Take the caller's memory for as long as the pool lives: how many blocks fit, at most `limit` unless that is 0."""
+    if not PyObject_CheckBuffer(memory):
+        raise _errors.no_memory(operation, memory)
+    try:
+        PyObject_GetBuffer(memory, &pool.memory, PyBUF_WRITABLE)
+    except (BufferError, ValueError) as error:  # numpy's for an array in pieces, and mmap's once closed
+        raise _errors.memory_not_writable(operation, memory, error) from None
+    if pool.memory.len < block:
+        raise _errors.memory_too_small(operation, pool.memory.len, block)
+    return <int> min(pool.memory.len // block, <Py_ssize_t> limit if limit else MOST_BLOCKS)
+
 
 cdef uint32_t[2] _calls = [UNTRIED, UNTRIED]  # whether this process may call recvmmsg, and sendmmsg (atomic)
 
@@ -59,7 +73,7 @@ cdef class Receiver(_Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
     Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(), timestamps=None,
-             gro=False, isolation=False)
+             gro=False, isolation=False, memory=None)
 
     - sock: an open SOCK_DGRAM socket, bound and joined as you like; `close()` closes it
     - batch_size: datagrams in a batch, at most (1 to 1024); with gro, trains of them
@@ -76,6 +90,10 @@ cdef class Receiver(_Endpoint):
     - isolation: deliver only groups joined by `join`, from the interfaces that they were joined on. The rest is dropped
       here and counted (`Stats.foreign`), as is what was sent to this host alone. `open_receiver` does it where the
       kernel doesn't.
+    - memory: a writable contiguous buffer of your own, such as an mmap on huge pages, that the kernel is to write the
+      datagrams into: it holds as many blocks of batch_size slots (of datagram_size, rounded up to 64 bytes) as fit, and
+      stays in use as long as the receiver or a view. What is read there otherwise than through batches may change.
+      None: memory of the receiver's own
 
     Iterating gives batches until the receiver is closed. One thread at a time may receive; `close()` and `stats()` may
     be called from any. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
@@ -95,7 +113,7 @@ cdef class Receiver(_Endpoint):
 
     def __init__(
             self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(),
-            timestamps=None, gro=False, isolation=False):
+            timestamps=None, gro=False, isolation=False, memory=None):
         operation = "Receiver"
         wanted = _columns.Wanted(columns, timestamps, gro, isolation, operation)
         sock = _arguments.receiving_socket(sock, wanted.gro, operation)
@@ -103,6 +121,7 @@ cdef class Receiver(_Endpoint):
         size = _arguments.datagram_size(datagram_size, operation)
         limit = _arguments.max_blocks(max_blocks, operation)
         wait = _arguments.timeout_ns(timeout, operation)
+        pool = _Pool()
         cdef Shape shape
         shape.batch_size, shape.datagram_size, shape.trains = slots, size, wanted.gro
         shape.slot_size = _arguments.slot_size(_arguments.MAX_DATAGRAM_SIZE if wanted.gro else size)
@@ -111,10 +130,11 @@ cdef class Receiver(_Endpoint):
         shape.name_size *= "source" in wanted.names
         if self._socket is not None:  # before it changes anything, and asked again last
             raise _errors.initialised(operation)
+        if memory is not None:
+            limit = _take(pool, memory, slots * shape.slot_size, limit, operation)
         shape.control_size = wanted.enable(sock, operation)
-        pool = _Pool()
         pool.kept, pool.texts = wanted.kept, {}
-        if not pool_init(&(<_Pool> pool).pool, &shape, limit):
+        if not pool_init(&(<_Pool> pool).pool, &shape, limit, <char *> (<_Pool> pool).memory.buf):
             raise MemoryError()
         self._open(sock, operation)
         self._pool, self._timeout, self._stamped = pool, wait, "drops" in wanted.names

@@ -82,7 +82,7 @@ class Receiver(Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
     Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(), timestamps=None,
-             gro=False, isolation=False)
+             gro=False, isolation=False, memory=None)
 
     - sock: an open SOCK_DGRAM socket, bound and joined as you like; `close()` closes it
     - batch_size: datagrams in a batch, at most (1 to 1024); with gro, trains of them
@@ -99,6 +99,10 @@ class Receiver(Endpoint):
     - isolation: deliver only groups joined by `join`, from the interfaces that they were joined on. The rest is dropped
       here and counted (`Stats.foreign`), as is what was sent to this host alone. `open_receiver` does it where the
       kernel doesn't.
+    - memory: a writable contiguous buffer of your own, such as an mmap on huge pages, that the kernel is to write the
+      datagrams into: it holds as many blocks of batch_size slots (of datagram_size, rounded up to 64 bytes) as fit, and
+      stays in use as long as the receiver or a view. What is read there otherwise than through batches may change.
+      None: memory of the receiver's own
 
     Iterating gives batches until the receiver is closed. One thread at a time may receive; `close()` and `stats()` may
     be called from any. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
@@ -116,8 +120,11 @@ class Receiver(Endpoint):
         timestamps: str | None = None,
         gro: bool = False,
         isolation: bool = False,
+        memory: Buffer | None = None,
     ) -> None:
         operation = "Receiver"
+        if memory is not None:
+            raise _errors.no_own_memory(operation)
         wanted = _columns.Wanted(columns, timestamps, gro, isolation, operation)
         sock = _arguments.receiving_socket(sock, wanted.gro, operation)
         slots = _arguments.batch_size(batch_size, operation)
@@ -145,8 +152,8 @@ class Receiver(Endpoint):
         if notice is not None:
             notice()
         super().__init__(sock)
-        if (memory := memory_of(self._own)) is not None:
-            self._drops = memory[0]
+        if (counted := memory_of(self._own)) is not None:
+            self._drops = counted[0]
         self._remember()
 
     def _remember(self) -> None:
@@ -154,9 +161,9 @@ class Receiver(Endpoint):
             self._last_receive_buffer = _receive_buffer(self._own)
         except OSError:  # somebody closed the descriptor by its number
             return
-        if (memory := memory_of(self._own)) is not None:
-            self._count_drops(memory[0])
-            self._queued = memory[1]
+        if (counted := memory_of(self._own)) is not None:
+            self._count_drops(counted[0])
+            self._queued = counted[1]
 
     def _count_drops(self, count: int) -> None:
         """Bring our count up to the kernel's, which has 32 bits and wraps; what an older one says changes nothing."""
