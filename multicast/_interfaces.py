@@ -6,6 +6,7 @@ interfaces come and go.
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 import socket
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     InterfaceLike: TypeAlias = str | int | _arguments.AddressLike | Interface | None
     Link: TypeAlias = tuple[str, int, int, str | None]  # name, index, flags, an own address
+    LinkEvent: TypeAlias = tuple[bool, int, str | None]  # whether it went, index, name
 
 _IFF_UP, _IFF_LOOPBACK = 0x1, 0x8  # the same on every system that has getifaddrs
 _IFF_MULTICAST = 0x1000 if sys.platform == "linux" else 0x8000
@@ -158,6 +160,7 @@ def _same(own: str, wanted: _arguments.Address) -> bool:
 # Linux: rtnetlink(7). Messages are a header (length, type, flags, sequence, port), a struct, then attributes.
 
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 18, 22, 26, 16, 20, 24
+_RTM_DELLINK = 17
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST_ACK, _REQUEST_DUMP = 0x5, 0x301  # NLM_F_REQUEST with NLM_F_ACK, or NLM_F_DUMP: either has an end
 _IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL, _RTA_DST, _RTA_OIF = 3, 1, 2, 1, 4
@@ -200,12 +203,9 @@ def _netlink_ask(request: int, flags: int, body: bytes, answer: int) -> Iterator
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
         netlink.sendto(_HEADER.pack(_HEADER.size + len(body), request, flags, 1, 0) + body, (0, 0))
         while True:
-            data = netlink.recv(1 << 18)
-            while data:
-                length, kind, _, _, _ = _HEADER.unpack_from(data)
+            for kind, payload in _messages(netlink.recv(1 << 18)):
                 if kind == _NLMSG_DONE:
                     return
-                payload = data[_HEADER.size : length]
                 if kind == _NLMSG_ERROR:
                     number = -struct.unpack_from("=i", payload)[0]
                     if number == 0:
@@ -213,22 +213,81 @@ def _netlink_ask(request: int, flags: int, body: bytes, answer: int) -> Iterator
                     raise OSError(number, f"interfaces: {os.strerror(number)}")
                 if kind == answer:
                     yield payload
-                data = data[_aligned(length) :]
+
+
+def link_events(data: bytes) -> Iterator[LinkEvent]:
+    """Return what messages to the group RTNLGRP_LINK tell of links, in their order."""
+    for kind, payload in _messages(data):
+        if kind in (_RTM_NEWLINK, _RTM_DELLINK):
+            family, _, index, _, _ = _IFINFOMSG.unpack_from(payload)
+            # A bridge's AF_BRIDGE is about its ports: one that leaves is "deleted", and the interface is still there.
+            if family == socket.AF_UNSPEC:
+                attributes = _each_attribute(payload[_IFINFOMSG.size :])
+                name = next((value for attribute, value in attributes if attribute == _IFLA_IFNAME), None)
+                yield kind == _RTM_DELLINK, index, None if name is None else os.fsdecode(name.rstrip(b"\0"))
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Return the kind and the payload of each message."""
+    while len(data) >= _HEADER.size:
+        length, kind, _, _, _ = _HEADER.unpack_from(data)
+        if length < _HEADER.size:
+            break
+        yield kind, data[_HEADER.size : length]
+        data = data[_aligned(length) :]
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:
-    found = {}
+    return dict(_each_attribute(data))
+
+
+def _each_attribute(data: bytes) -> Iterator[tuple[int, bytes]]:
     while len(data) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(data)
         if length < _ATTRIBUTE.size:
             break
-        found[kind] = data[_ATTRIBUTE.size : length]
+        yield kind, data[_ATTRIBUTE.size : length]
         data = data[_aligned(length) :]
-    return found
 
 
 def _aligned(length: int) -> int:
     return (length + 3) & ~3
+
+
+# Linux: one question about one interface, by netdevice(7). The kernel answers for the namespace of the socket that
+# asks, whatever namespace the thread is in, and without the lock that rtnetlink takes.
+
+_SIOCGIFNAME, _SIOCGIFFLAGS, _SIOCGIFINDEX = 0x8910, 0x8913, 0x8933
+_IFREQ_INT, _IFREQ_SHORT = struct.Struct("=16si20x"), struct.Struct("=16sH22x")
+
+
+def link_name(asking: socket.socket, index: int) -> str | None:
+    """Return the name of the interface that has this index; None: none has it."""
+    answer = _ask(asking, _SIOCGIFNAME, _IFREQ_INT.pack(b"", index))
+    return None if answer is None else os.fsdecode(answer[:16].partition(b"\0")[0])
+
+
+def link_index(asking: socket.socket, name: str) -> int:
+    """Return the index of the interface that has this name; 0: none has it."""
+    answer = _ask(asking, _SIOCGIFINDEX, _IFREQ_INT.pack(os.fsencode(name), 0))
+    return 0 if answer is None else int(_IFREQ_INT.unpack(answer)[1])
+
+
+def link_flags(asking: socket.socket, name: str) -> int | None:
+    """Return the low 16 of the flags IFF_... of the interface that has this name; None: none has it."""
+    answer = _ask(asking, _SIOCGIFFLAGS, _IFREQ_SHORT.pack(os.fsencode(name), 0))
+    return None if answer is None else int(_IFREQ_SHORT.unpack(answer)[1])
+
+
+def _ask(asking: socket.socket, request: int, ifreq: bytes) -> bytes | None:
+    import fcntl  # which Windows lacks
+
+    try:
+        return fcntl.ioctl(asking, request, ifreq)
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.ENXIO):
+            return None
+        raise
 
 
 # Elsewhere: getifaddrs(3). Its list looks the same on Linux, where the tests hold it against rtnetlink.

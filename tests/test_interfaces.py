@@ -16,6 +16,8 @@ import sys
 import pytest
 from net import python_environment
 
+from multicast import _interfaces
+
 LO = socket.if_nametoindex("lo")
 
 
@@ -36,6 +38,18 @@ def test_the_loopback_interface_has_its_address_and_flags(lo):
     assert "127.0.0.1" in lo.addresses
     assert lo.loopback is True
     assert lo.up is True
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="netdevice(7) is Linux's")
+def test_a_single_question_about_an_interface_has_the_answer_that_the_list_has(multicast):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        for each in multicast.interfaces():
+            assert _interfaces.link_name(asking, each.index) == each.name
+            assert _interfaces.link_index(asking, each.name) == each.index
+            assert bool(_interfaces.link_flags(asking, each.name) & 1) == each.up  # IFF_UP
+        assert _interfaces.link_name(asking, 2**31 - 1) is None
+        assert _interfaces.link_index(asking, "absent0") == 0
+        assert _interfaces.link_flags(asking, "absent0") is None
 
 
 def test_flags_are_those_that_the_kernel_shows(multicast):
