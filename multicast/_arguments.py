@@ -13,15 +13,18 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from ipaddress import IPv4Address, IPv6Address
     from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
+
+    from ._values import Silence
 
     AddressLike: TypeAlias = str | IPv4Address | IPv6Address
 
 MAX_BATCH_SIZE = 1024  # UIO_MAXIOV: what sendmmsg(2) takes; recvmmsg(2) has no limit of its own, so this is fairness
 MAX_DATAGRAM_SIZE = 65_535  # more than any UDP payload: 65,507 bytes over IPv4, 65,527 over IPv6
 MAX_TIMEOUT = 1_000_000_000  # seconds, some 31 years: what is longer is None, or a mistake
+MIN_SILENCE = 0.01  # seconds: what is looked at more often than every few milliseconds is no rest for a thread
 _CACHE_LINE = 64
 _SOL_UDP, _UDP_GRO = 17, 104  # linux/udp.h
 
@@ -152,19 +155,37 @@ def boolean(value: bool, operation: str, what: str) -> bool:
 
 def timeout_ns(value: SupportsFloat | None, operation: str) -> int:
     """Return a timeout in ns, rounded up so that waiting never ends early; -1 for None, to wait without end."""
-    if value is None:
-        return -1
+    return -1 if value is None else math.ceil(_seconds(value, operation, "timeout", 0) * 1e9)
+
+
+def silence(value: SupportsFloat | None, operation: str) -> float | None:
+    """Return after how many seconds without a datagram a receiver is called silent; None for None, never."""
+    return None if value is None else _seconds(value, operation, "silence", MIN_SILENCE)
+
+
+def _seconds(value: SupportsFloat, operation: str, what: str, low: float) -> float:
     try:
         if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
             raise TypeError  # float() reads text, too
         seconds = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{operation}: timeout is a number of seconds or None, not {shown(value)}") from None
+        raise TypeError(f"{operation}: {what} is a number of seconds or None, not {shown(value)}") from None
     except OverflowError:
         seconds = math.inf
-    if not 0 <= seconds <= MAX_TIMEOUT:  # NaN is within no bounds either
-        raise ValueError(f"{operation}: timeout is None or from 0 to {MAX_TIMEOUT} seconds, not {shown(value)}")
-    return math.ceil(seconds * 1e9)
+    if not low <= seconds <= MAX_TIMEOUT:  # NaN is within no bounds either
+        raise ValueError(f"{operation}: {what} is None or from {low} to {MAX_TIMEOUT} seconds, not {shown(value)}")
+    return seconds
+
+
+def on_silence(value: object, after: float | None, operation: str) -> Callable[[Silence], object] | None:
+    """Return what to call when a receiver is silent; None for None, to log it."""
+    if value is None:
+        return None
+    if not callable(value):
+        raise TypeError(f"{operation}: on_silence is callable or None, not {shown(value)}")
+    if after is None:
+        raise ValueError(f"{operation}: on_silence is never called without silence, the seconds to wait for")
+    return value
 
 
 def open_socket(sock: object, operation: str) -> socket.socket:

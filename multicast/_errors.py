@@ -62,6 +62,21 @@ def error_queue(operation: str) -> OSError:
     )
 
 
+def no_watch(operation: str) -> OSError:
+    """Nothing tells here of interfaces that come and go, nor of time, through a descriptor."""
+    return OSError(
+        errno.ENOSYS, f"{operation}: watching the interfaces needs Linux: rtnetlink(7), timerfd_create(2) and epoll(7)"
+    )
+
+
+def other_namespace(operation: str) -> ValueError:
+    """The socket was made in another network namespace than the thread is in."""
+    return ValueError(
+        f"{operation}: the socket is of another network namespace than this thread is in, so the interfaces it joined "
+        "on can't be watched from here; open the receiver in that namespace (setns(2))"
+    )
+
+
 def no_block(operation: str, blocks: int) -> BufferError:
     """Every block is held and `max_blocks` forbids another."""
     return BufferError(

@@ -1,4 +1,4 @@
-"""The values that calls return: interfaces, counters, memberships, source filters, what cards can do, socket errors.
+"""The values that calls return: interfaces, counters, memberships, silences, what cards can do, socket errors.
 
 Owns their fields and how they print and compare. Must not ask the system for anything.
 """
@@ -187,3 +187,20 @@ class SocketError(Value):
     data: int
     offender: str | None
     destination: tuple[str, int] | tuple[str, int, int, int] | None
+
+
+class Silence(Value):
+    """That nothing was delivered for a while, and whether the feed is quiet or can't come through.
+
+    - seconds: for how long nothing was delivered, at least
+    - interfaces: each one that was joined on, and its state: (name, "up"), "no carrier" (IFF_UP without IFF_RUNNING,
+      netdevice(7)), "down" (not IFF_UP), "gone" (deleted, or in another network namespace)
+    - joined: whether the kernel had every membership, before what could be joined again was joined again
+    - dead: whether an interface is not "up" or a membership was missing; if not, the trouble is further away, or none
+    """
+
+    __slots__ = ("seconds", "interfaces", "joined", "dead")  # noqa: RUF023 - the order they print in
+    seconds: float
+    interfaces: tuple[tuple[str, str], ...]
+    joined: bool
+    dead: bool

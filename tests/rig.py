@@ -202,16 +202,19 @@ class AgentError(Exception):
 
 
 class Agent:
-    """A Python process in a host, with the package that is under test: receives and sends as it is told."""
+    """A Python process in a host, with the package that is under test: receives and sends as it is told.
 
-    def __init__(self, host: Host, package: ModuleType) -> None:
+    - script: what it runs, one of tests/agents that is spoken to in the same way
+    """
+
+    def __init__(self, host: Host, package: ModuleType, script: Path = AGENT) -> None:
         self._host = host
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the agent
         self._receivers = 0
         # The very package that pytest has, whether that is the checkout's or an installed one.
         where = str(Path(package.__file__).parent.parent)
         self._process = subprocess.Popen(
-            host.inside(sys.executable, "-P", "-W", "error", str(AGENT)),
+            host.inside(sys.executable, "-P", "-W", "error", str(script)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -231,12 +234,24 @@ class Agent:
 
     def call(self, do: str, **arguments: object) -> object:
         """Have the agent do something; return its answer, or raise AgentError with the error it met."""
+        self.ask(do, **arguments)
+        return self._answer(do)
+
+    def ask(self, do: str, **arguments: object) -> None:
+        """Have the agent do something; its answer is to be fetched by `answer`."""
         try:
             self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failed(do, "it has ended") from None
-        return self._answer(do)
+
+    def answered(self, seconds: float) -> bool:
+        """Whether the answer is there, or comes within so many seconds."""
+        return bool(select.select([self._process.stdout], [], [], seconds)[0])
+
+    def answer(self) -> object:
+        """Return the answer to what was asked, or raise AgentError with the error it met."""
+        return self._answer("what it was asked to")
 
     def _answer(self, do: str) -> object:
         try:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
-from rig import Agent, Host, Rig, Unavailable, unavailable
+from rig import AGENT, Agent, Host, Rig, Unavailable, unavailable
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +26,12 @@ def rig() -> Iterator[Rig]:
 
 
 @pytest.fixture
-def agent(multicast: ModuleType) -> Iterator[Callable[[Host], Agent]]:
+def agent(multicast: ModuleType) -> Iterator[Callable[..., Agent]]:
     """Start agents with the backend under test; they have to have ended well after the test."""
     with contextlib.ExitStack() as closing:
 
-        def start(host: Host) -> Agent:
-            started = Agent(host, multicast)
+        def start(host: Host, script: Path = AGENT) -> Agent:
+            started = Agent(host, multicast, script)
             closing.callback(started.close)
             return started
 
