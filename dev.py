@@ -91,15 +91,18 @@ def set_up(extra=None):
     version = f"{sys.version} {sys.executable}"
     if stamp.get("python") != version or not PYTHON.exists():
         make_venv()
-        stamp = {"python": version, "extras": []}
+        stamp = {"python": version}
     wanted = digest()
     if stamp.get("digest") != wanted:
         install(project()["build-system"]["requires"], "what the build needs")
         build()
         stamp["digest"] = wanted
-    if extra and extra not in stamp["extras"]:
-        install(project()["project"]["optional-dependencies"][extra], f"what `{extra}` needs")
-        stamp["extras"].append(extra)
+    if extra:
+        requirements = project()["project"]["optional-dependencies"][extra]
+        installed = stamp.setdefault("installed", {})
+        if installed.get(extra) != requirements:  # also when another one came in since
+            install(requirements, f"what `{extra}` needs")
+            installed[extra] = requirements
     STAMP.write_text(json.dumps(stamp), "utf-8")
 
 
