@@ -22,7 +22,15 @@ from typing import NoReturn
 import pytest
 
 DEADLINE = 20  # seconds: more than anything here takes, on a busy machine, too
-AGENT = Path(__file__).parent / "agents" / "host.py"
+AGENTS = Path(__file__).parent / "agents"
+AGENT = AGENTS / "host.py"
+
+REPORT_INTERVALS = [
+    "/proc/sys/net/ipv4/conf/{}/igmpv2_unsolicited_report_interval",
+    "/proc/sys/net/ipv4/conf/{}/igmpv3_unsolicited_report_interval",
+    "/proc/sys/net/ipv6/conf/{}/mldv1_unsolicited_report_interval",
+    "/proc/sys/net/ipv6/conf/{}/mldv2_unsolicited_report_interval",
+]
 
 # The links, by name: index and addresses in each host. Addresses are those set aside for documentation (RFC 5737,
 # RFC 3849), tx has several to choose sources from. The link-local ones are the same on both links, as they may be.
@@ -98,6 +106,10 @@ class Host:
         """Return the text of a file; what is below /proc/net and /proc/sys/net is the host's."""
         return self.run("cat", path)
 
+    def write(self, path: str, text: str) -> None:
+        """Write a file, as `read` reads it."""
+        self.run("sh", "-c", 'cat > "$0"', path, stdin=text)
+
     def wait_until_up(self, link: str) -> None:
         """Wait for the kernel to find that the link is there, which it does a moment after both ends are up.
 
@@ -107,6 +119,16 @@ class Host:
         while (state := json.loads(self.run("ip", "-json", "link", "show", "dev", link))[0]["operstate"]) != "UP":
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self.name}: {link} is still {state} after {DEADLINE} s")
+
+    def repeat_reports_soon(self, *links: str) -> None:
+        """Have membership reports on these links repeated within 10 ms, not 1 or 10 s (RFC 3376, 8.11; RFC 3810, 9.11).
+
+        Then what a test caused has been told when the next begins. And so has what the first link-local address of a
+        link causes: for as long, all that is joined there may be reported over again (mld_send_initial_cr of
+        net/ipv6/mcast.c).
+        """
+        paths = [path.format(link) for link in links for path in REPORT_INTERVALS]
+        self.run("sh", "-c", 'for path; do echo 10 > "$path" || exit; done', "sh", *paths)
 
     def close(self) -> None:
         """End the holder; the kernel takes the namespace down with the last process in it."""
@@ -172,6 +194,7 @@ class Rig:
         for host in (self.tx, self.rx):
             for link in LINKS:
                 host.wait_until_up(link)
+            host.repeat_reports_soon(*LINKS)
             host.ip(
                 *(
                     f"address add {address} dev {link}{' nodad' if ':' in address else ''}"
@@ -201,29 +224,28 @@ class AgentError(Exception):
         self.kind, self.errno, self.text = kind, errno, text
 
 
-class Agent:
-    """A Python process in a host, with the package that is under test: receives and sends as it is told.
+class Worker:
+    """A Python process in a host that does as it is told: a command is a line of JSON, and so is its answer.
 
-    - script: what it runs, one of tests/agents that is spoken to in the same way
+    - script: one of tests/agents, which serves commands; arguments and environment are what it gets beside
+    - said: what it answered before any command, the sign that it is ready
     """
 
-    def __init__(self, host: Host, package: ModuleType, script: Path = AGENT) -> None:
+    def __init__(self, host: Host, script: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self._host = host
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the agent
-        self._receivers = 0
-        # The very package that pytest has, whether that is the checkout's or an installed one.
-        where = str(Path(package.__file__).parent.parent)
+        environment = environment or {}
+        where = [str(AGENTS), *filter(None, [environment.get("PYTHONPATH", os.environ.get("PYTHONPATH"))])]
         self._process = subprocess.Popen(
-            host.inside(sys.executable, "-P", "-W", "error", str(script)),
+            host.inside(sys.executable, "-P", "-W", "error", str(script), *arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=os.environ | {"PYTHONPATH": where, "MULTICAST_BACKEND": package.BACKEND},
+            env=os.environ | environment | {"PYTHONPATH": os.pathsep.join(where)},
         )
         try:
-            found = self._answer("start")
-            assert found == [package.BACKEND, package.__file__], f"the agent imported {found}"
+            self.said = self._answer("start")
         except BaseException:
             self._end()
             raise
@@ -272,23 +294,6 @@ class Agent:
         self._errors.seek(0)
         return self._errors.read()
 
-    def receiver(self, group: str | list[str], port: int, **options: object) -> RemoteReceiver:
-        """Open a receiver: `open_receiver` with these arguments. {"Interface": name} is that `Interface`."""
-        return self._opened("open", group=group, port=port, options=options)
-
-    def plain(self, address: str, port: int) -> RemoteReceiver:
-        """Open a receiver on a socket of the standard library that is bound, shared, and left as it is otherwise."""
-        return self._opened("plain", address=address, port=port)
-
-    def _opened(self, do: str, **arguments: object) -> RemoteReceiver:
-        self._receivers += 1
-        self.call(do, name=self._receivers, **arguments)
-        return RemoteReceiver(self, self._receivers)
-
-    def send(self, port: int, *datagrams: tuple[str, str, str]) -> None:
-        """Send datagrams in this order: from which own address, to which group or host, and the payload."""
-        self.call("send", port=port, datagrams=datagrams)
-
     def close(self) -> None:
         """End the agent; fail if it did not end well."""
         try:
@@ -308,6 +313,42 @@ class Agent:
         self._errors.close()
 
 
+class Agent(Worker):
+    """A process in a host with the package that is under test: receives and sends as it is told.
+
+    - script: what it runs, which says which package it imported, as agents/host.py does
+    """
+
+    def __init__(self, host: Host, package: ModuleType, script: Path = AGENT) -> None:
+        self._receivers = 0
+        # The very package that pytest has, whether that is the checkout's or an installed one.
+        where = str(Path(package.__file__).parent.parent)
+        environment = {"PYTHONPATH": where, "MULTICAST_BACKEND": package.BACKEND}
+        super().__init__(host, script, environment=environment)
+        try:
+            assert self.said == [package.BACKEND, package.__file__], f"the agent imported {self.said}"
+        except BaseException:
+            self._end()
+            raise
+
+    def receiver(self, group: str | list[str], port: int, **options: object) -> RemoteReceiver:
+        """Open a receiver: `open_receiver` with these arguments. {"Interface": name} is that `Interface`."""
+        return self._opened("open", group=group, port=port, options=options)
+
+    def plain(self, address: str, port: int) -> RemoteReceiver:
+        """Open a receiver on a socket of the standard library that is bound, shared, and left as it is otherwise."""
+        return self._opened("plain", address=address, port=port)
+
+    def _opened(self, do: str, **arguments: object) -> RemoteReceiver:
+        self._receivers += 1
+        self.call(do, name=self._receivers, **arguments)
+        return RemoteReceiver(self, self._receivers)
+
+    def send(self, port: int, *datagrams: tuple[str, str, str]) -> None:
+        """Send datagrams in this order: from which own address, to which group or host, and the payload."""
+        self.call("send", port=port, datagrams=datagrams)
+
+
 class RemoteReceiver:
     """A receiver that an agent has opened."""
 
@@ -323,6 +364,10 @@ class RemoteReceiver:
 
     def leave(self, group: str, **options: object) -> None:
         self._agent.call("leave", name=self._name, group=group, options=options)
+
+    def verb(self, verb: str, **arguments: object) -> object:
+        """Call this function of the package with the receiver's socket and these arguments."""
+        return self._agent.call("verb", verb=verb, name=self._name, arguments=arguments)
 
     def stats(self) -> dict[str, int]:
         return self._agent.call("stats", name=self._name)

@@ -1,16 +1,13 @@
 """Runs inside a host of tests/rig.py: receives and sends with the package as it is told on stdin.
 
-A command is a line of JSON, and so is its answer. Owns no judgement: what came is told, the test decides. Must not wait
-without a deadline, and ends when its stdin does.
+Owns no judgement: what came is told, the test decides. Must not wait without a deadline.
 """
 
 import ipaddress
-import json
-import os
-import signal
 import socket
-import sys
 import time
+
+import commands
 
 import multicast
 
@@ -44,6 +41,10 @@ def do_join(name, group, options):
 
 def do_leave(name, group, options):
     multicast.leave_group(receivers[name].socket, group, **given(options))
+
+
+def do_verb(verb, name, arguments):
+    return getattr(multicast, verb)(receivers[name].socket, **given(arguments))
 
 
 def do_until(name, last, seconds):
@@ -82,21 +83,6 @@ def sender(source, to, port):
     return sock
 
 
-def main():
-    signal.alarm(100)  # whatever goes wrong: this ends
-    # What is sent on one CPU goes through one queue, on every link: so it arrives in the order it was sent in.
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    answer = {"ok": [multicast.BACKEND, multicast.__file__]}
-    print(json.dumps(answer), flush=True)
-    for line in sys.stdin:
-        command = json.loads(line)
-        try:
-            answer = {"ok": globals()[f"do_{command.pop('do')}"](**command)}
-        except Exception as error:
-            answer = {"error": [type(error).__name__, getattr(error, "errno", None), str(error)]}
-        print(json.dumps(answer), flush=True)
-    for each in [*receivers.values(), *senders.values()]:
-        each.close()
-
-
-main()
+commands.serve(globals(), [multicast.BACKEND, multicast.__file__])
+for each in [*receivers.values(), *senders.values()]:
+    each.close()
