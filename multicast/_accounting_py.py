@@ -9,9 +9,23 @@ from ._ancillary_py import Ancillary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from ._ancillary_py import Message
+
+
+class Isolation:
+    """Which datagrams a receiver delivers, if that is checked: its memberships say so, without knowing the receiver."""
+
+    __slots__ = ("joined", "on")
+
+    def __init__(self, on: bool) -> None:
+        self.on = on
+        self.joined: frozenset[tuple[bytes, int]] = frozenset()  # replaced, never changed
+
+    def __call__(self, entries: Iterable[tuple[bytes, int]]) -> None:
+        self.joined = frozenset(entries)
 
 
 class Came:
@@ -44,7 +58,7 @@ class Came:
             return [range(self.length)]
         return [range(start, min(start + step, self.length)) for start in range(0, self.length, step)]
 
-    def is_joined(self, joined: set[tuple[bytes, int]]) -> bool:
+    def is_joined(self, joined: frozenset[tuple[bytes, int]]) -> bool:
         """Whether it is to a group joined on the interface that it came in on, or joined wherever that be (0)."""
         group = self.ancillary.destination
         return (group, self.ancillary.interface) in joined or (group, 0) in joined

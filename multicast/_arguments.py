@@ -80,6 +80,12 @@ def parse_address(value: object) -> Address | None:
     return None
 
 
+def unpacked(packed: bytes) -> Address:
+    """Return the address that these bytes are, in network order."""
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    return Address(family, packed, socket.inet_ntop(family, packed), None)
+
+
 def address(value: object, operation: str, what: str) -> Address:
     """Return the address, or raise TypeError or ValueError that says which argument is none."""
     if not isinstance(value, str) and not hasattr(value, "packed"):

@@ -107,6 +107,7 @@ def no_interface(doing: str, wanted: object, names: Iterable[str]) -> OSError:
     return OSError(errno.ENODEV, f"{doing}: no interface {shown(wanted)} (there are: {', '.join(names)})")
 
 
+BOUND = "; the socket is bound to the interface that has gone, as one for a group of one link is: open a new receiver"
 # What a socket's membership of a group was when something was refused: None, not a member; "", it can't be told.
 OTHER_MODE = {
     "include": "; this socket has joined the group in the other mode, from named sources",
@@ -188,12 +189,13 @@ def _limit_hint(name: str, what: str, before: int | None, asked: int = 0) -> str
     - before: how many there were, None if not known; asked: how many there should have been, 0 if not known
     """
     limit = _sysctl_value(name) if name else None
-    if not name or (before is not None and limit is not None and before < limit):
-        names = ["net.core.optmem_max"]
-    elif before is not None and limit is not None:
-        names = [name]
-    else:
-        names = [name, "net.core.optmem_max"]
+    below = before is None or limit is None or before < limit
+    names = [name] if name else []
+    if below and name and before is not None and limit is not None:
+        # Of sources the kernel has told how many there are. Groups a socket may have that nobody declared.
+        names, before = ([], before) if what == "source" else (names, None)
+    if below:
+        names.append("net.core.optmem_max")
     said = "; a limit was reached: " + " or ".join(f"{each} ({_sysctl(each)})" for each in names)
     if before is None:
         return said

@@ -1,7 +1,7 @@
 """Which groups a socket is a member of, on which interfaces, from which sources (RFC 3376, RFC 3678, RFC 3810).
 
-Owns how a change of that is asked for, undone if refused, and explained; and what one receiver declared to have joined.
-Must not choose a backend: it is given one, the module of the primitives.
+Owns how a change of that is asked for, and how a refusal is explained. Must not choose a backend: it is given one, the
+module of the primitives; nor remember anything: what a receiver has joined is remembered in `_memberships.py`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
+    from typing import TypeAlias
 
     from ._arguments import Address, AddressLike
     from ._interfaces import InterfaceLike
+
+    Key: TypeAlias = tuple[bytes, int]  # a group, and the index of an interface
 
 JOIN, LEAVE, BLOCK, UNBLOCK = "join_group", "leave_group", "block_source", "unblock_source"
 SET, GET = "set_source_filter", "get_source_filter"
@@ -37,15 +40,21 @@ class Aim:
 
     @property
     def doing(self) -> str:
-        said = _said(self.operation, self.address, self.source)
-        return f"{said} on {interface_name(self.index)}" if self.index else said
+        what = said(self.operation, self.address, self.source)
+        return f"{what} on {interface_name(self.index)}" if self.index else what
+
+    @property
+    def key(self) -> Key:
+        """What the kernel knows a membership of a socket by."""
+        return self.address.packed, self.index
 
     def of(self, source: Address | None) -> Aim:
         """The same for another source."""
         return Aim(self.operation, self.address, self.index, source)
 
 
-def _said(operation: str, group: Address, source: Address | None) -> str:
+def said(operation: str, group: Address, source: Address | None) -> str:
+    """Return how an error begins: the operation and its arguments."""
     return f"{operation} {group}" + ("" if source is None else f" from {source}")
 
 
@@ -65,7 +74,7 @@ def aimed(
     - route: whether to look up the interface if none is named. Linux would do it for a join, but of filters it then
       finds none, and over IPv6 may find those of another interface (index 0 in ip_mc_gsfget, ip6_mc_source).
     """
-    doing = _said(operation, address, source)
+    doing = said(operation, address, source)
     if address.family != sock.family:
         raise ValueError(f"{doing}: the socket is {sock.family.name}")
     index = zoned_index(address, interface, doing, gone=gone)
@@ -245,6 +254,4 @@ def get_source_filter(
 
 def texts(packed: Iterable[bytes]) -> tuple[str, ...]:
     """Return addresses as text, by rising number."""
-    return tuple(
-        socket.inet_ntop(socket.AF_INET if len(each) == 4 else socket.AF_INET6, each) for each in sorted(packed)
-    )
+    return tuple(_arguments.unpacked(each).text for each in sorted(packed))

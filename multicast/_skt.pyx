@@ -25,10 +25,12 @@ from multicast._mmsg cimport *
 from multicast._options cimport *
 
 import os
+import sys
 
-from . import _arguments, _columns, _errors
+from . import _arguments, _columns, _errors, _memberships
 from ._values import Stats
 
+_this = sys.modules[__name__]  # the backend that memberships are changed by
 VERSION = MULTICAST_VERSION.decode()  # the door compares it with its own: an extension left behind is recognised
 
 
@@ -68,6 +70,24 @@ cdef uint32_t[2] _calls = [UNTRIED, UNTRIED]  # whether this process may call re
 
 
 @cython.final
+@cython.internal
+@cython.no_gc
+cdef class _Isolation:
+    """Which datagrams a receiver delivers, if that is checked: its memberships say so, without knowing the receiver."""
+
+    cdef bint on
+    cdef bytes joined  # entries as in `Joined`; replaced, never changed
+
+    def __cinit__(self):
+        self.joined = b""
+
+    def __call__(self, entries):
+        cdef bytes joined = _columns.joined_table(entries)
+        with cython.critical_section(self):
+            self.joined = joined
+
+
+@cython.final
 @cython.no_gc_clear  # methods count on the pool; a cycle through the socket is broken there
 cdef class Receiver(_Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
@@ -95,21 +115,24 @@ cdef class Receiver(_Endpoint):
       stays in use as long as the receiver or a view. What is read there otherwise than through batches may change.
       None: memory of the receiver's own
 
-    Iterating gives batches until the receiver is closed. One thread at a time may receive; `close()` and `stats()` may
-    be called from any. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
+    Iterating gives batches until the receiver is closed. One thread at a time may receive; all else may be done by
+    any, meanwhile. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
     """
 
     cdef _Pool _pool
     cdef int64_t _timeout
     cdef int _late_error          # met after part of a batch: the next call's to raise
     cdef Totals _totals
+    cdef object _memberships
     cdef SocketCounters _counters  # as they were when last asked for, so that they outlive the socket
     cdef bint _stamped            # each datagram carries the count of drops
-    cdef bytes _joined            # entries as in `Joined`; None: everything passes
+    cdef _Isolation _isolation
     cdef int64_t _next_look       # coarse monotonic ns
 
     def __cinit__(self, *_, **__):
         self._pool = _Pool()  # before anything can fail, so that no method ever meets None
+        self._isolation = _Isolation()
+        self._memberships = _memberships.Memberships(_this, self._isolation)
 
     def __init__(
             self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(),
@@ -138,7 +161,8 @@ cdef class Receiver(_Endpoint):
             raise MemoryError()
         self._open(sock, operation)
         self._pool, self._timeout, self._stamped = pool, wait, "drops" in wanted.names
-        self._joined = b"" if wanted.isolation and shape.control_size else None
+        if wanted.isolation and shape.control_size:
+            self._isolation.on = True
         first_counters(self._endpoint.fd, &self._counters)
 
     cdef void _remember(self) noexcept nogil:
@@ -149,13 +173,6 @@ cdef class Receiver(_Endpoint):
         pool_close(&self._pool.pool)
         endpoint_release(&self._endpoint)
 
-    def _deliver(self, entries):
-        """From now on deliver these: a set of (group, index of its interface), index 0 for whichever; if isolated."""
-        cdef bytes table = _columns.joined_table(entries)
-        with cython.critical_section(self):
-            if self._joined is not None:
-                self._joined = table
-
     cdef int _look(self) except -1:
         self._next_look = coarse_ns() + LOOK_EVERY
         self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
@@ -164,21 +181,21 @@ cdef class Receiver(_Endpoint):
         """Receive what is there: how many datagrams are to be delivered, or -errno; 0: only foreign ones were there."""
         cdef Pool *pool = &self._pool.pool
         cdef Joined joined
-        cdef Joined *which = NULL
         cdef bytes entries
         cdef int n
-        with cython.critical_section(self):
-            entries = self._joined
-        if entries is not None:
-            joined.entries, joined.count = entries, <uint32_t> (len(entries) // JOINED_SIZE)
-            which = &joined
         with nogil:
             n = receive_batch(self._endpoint.fd, pool, block, &_calls[0], &self._late_error)
-            if n > 0:
-                if self._stamped:
-                    block.known_drops = atomic_load_count(&self._counters.drops, __ATOMIC_RELAXED)
-                    count_drops(&self._counters, stamped_drops(&block.headers[n - 1].msg_hdr))
-                n = account(pool, block, n, which, &self._totals)
+            if n > 0 and self._stamped:
+                block.known_drops = atomic_load_count(&self._counters.drops, __ATOMIC_RELAXED)
+                count_drops(&self._counters, stamped_drops(&block.headers[n - 1].msg_hdr))
+            if n > 0 and not self._isolation.on:
+                n = account(pool, block, n, NULL, &self._totals)
+        if n > 0 and self._isolation.on:
+            # As they are now: a datagram may be here because of a group that was joined since the call began.
+            with cython.critical_section(self._isolation):
+                entries = self._isolation.joined
+            joined.entries, joined.count = entries, <uint32_t> (len(entries) // JOINED_SIZE)
+            n = account(pool, block, n, &joined, &self._totals)
         return n
 
     cdef int _fill(self, Block *block, int64_t timeout, str operation) except -1:
@@ -297,6 +314,68 @@ cdef class Receiver(_Endpoint):
             blocks=atomic_load_word(&self._pool.pool.blocks, __ATOMIC_RELAXED),
             blocks_in_use=atomic_load_word(&self._pool.pool.in_use, __ATOMIC_RELAXED),
         )
+
+    # Membership: on the receiver's own descriptor, within a call that close() waits for.
+
+    def _change(self, str operation, *arguments):
+        if not self._enter(SHARED, operation):
+            raise _errors.closed(operation)
+        try:
+            sock = _memberships.Descriptor(self._endpoint.fd, self._socket.family)
+            getattr(self._memberships, operation)(sock, *arguments)
+        finally:
+            self._leave(SHARED)
+
+    def join(self, group, interface=None, source=None):
+        """Join a group, also while another thread receives: from any source, or from those named (RFC 3678).
+
+        - group, interface: as in `join_group`; a receiver bound to one group can be joined to that alone
+        - source: one or several
+
+        What is joined on an interface belongs to its index, also once it has gone. Over IPv6, Linux judges a socket's
+        sources by the group and not the interface: a group on several is joined there from the same ones.
+        Raises TypeError or ValueError for arguments that can't be and for what the receiver can't tell apart or could
+        not get, OSError as `join_group` does, with EBADF once the receiver is closed, RuntimeError in a forked child.
+        If a source is refused, none of the call's is joined.
+        """
+        self._change("join", group, interface, source)
+
+    def leave(self, group, interface=None, source=None):
+        """Leave a group, or sources of it, also while another thread receives.
+
+        - group, source: as in `join`; leaving the last source leaves the group
+        - interface: as in `join_group`, or None: the one on which this receiver has joined the group
+
+        An interface that has gone can still be named, and left. Raises as `join` does.
+        """
+        self._change("leave", group, interface, source)
+
+    def block(self, group, source, interface=None):
+        """Stop receiving one source of a group that was joined from any, also while another thread receives.
+
+        - group, source, interface: as in `leave`, one source
+
+        Raises as `join` and `block_source` do.
+        """
+        self._change("block", group, source, interface)
+
+    def unblock(self, group, source, interface=None):
+        """Receive a source again that `block` had blocked; the arguments are the same, and so are the errors."""
+        self._change("unblock", group, source, interface)
+
+    def set_source_filter(self, group, mode, sources, interface=None):
+        """Say at once from which sources to receive a group that was joined, also while another thread receives.
+
+        - group, interface: as in `leave`; mode, sources: as in the function `set_source_filter`
+
+        Raises as `join` and that function do.
+        """
+        self._change("set_source_filter", group, mode, sources, interface)
+
+    @property
+    def memberships(self):
+        """What this receiver has joined by its own methods: a tuple of `Membership`; () once it is closed."""
+        return () if self.closed else self._memberships.list()
 
     @property
     def batch_size(self):

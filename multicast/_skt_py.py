@@ -13,8 +13,8 @@ import socket
 import sys
 import time
 
-from . import __version__, _arguments, _columns, _errors
-from ._accounting_py import Came
+from . import __version__, _arguments, _columns, _errors, _memberships, _options_py
+from ._accounting_py import Came, Isolation
 from ._ancillary_py import widened
 from ._batch_py import Batch, Told, _Pool
 from ._endpoint_py import ERROR, HANGUP, READABLE, Claim, Endpoint, final
@@ -46,6 +46,10 @@ if TYPE_CHECKING:
     from typing import Any, Self, SupportsFloat, SupportsIndex
 
     from typing_extensions import Buffer
+
+    from ._arguments import AddressLike
+    from ._interfaces import InterfaceLike
+    from ._values import Membership
 
 __all__ = [
     "VERSION",
@@ -104,8 +108,8 @@ class Receiver(Endpoint):
       stays in use as long as the receiver or a view. What is read there otherwise than through batches may change.
       None: memory of the receiver's own
 
-    Iterating gives batches until the receiver is closed. One thread at a time may receive; `close()` and `stats()` may
-    be called from any. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
+    Iterating gives batches until the receiver is closed. One thread at a time may receive; all else may be done by
+    any, meanwhile. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
     """
 
     def __init__(
@@ -135,7 +139,7 @@ class Receiver(Endpoint):
             raise _errors.initialised(operation)
         self._control_size = wanted.enable(sock, operation)
         self._kept, self._trains = wanted.kept, wanted.gro
-        self._joined: set[tuple[bytes, int]] | None = set() if wanted.isolation and self._control_size else None
+        self._isolation = Isolation(wanted.isolation and self._control_size > 0)
         self._batch_size, self._datagram_size, self._max_blocks, self._timeout = slots, size, limit, wait
         self._slot_size = _arguments.slot_size(_arguments.MAX_DATAGRAM_SIZE if wanted.gro else size)
         self._scratch = memoryview(bytearray(slots * self._slot_size))
@@ -144,6 +148,7 @@ class Receiver(Endpoint):
         self._pool = _Pool()
         self._names: dict[Any, Any] = {}  # sources as they are shown: each is made once
         self._late_error: OSError | None = None
+        self._memberships = _memberships.Memberships(_options_py, self._isolation)
         self._datagrams = self._bytes = self._batches = self._truncated = self._foreign = self._control_truncated = 0
         self._drops: int | None = None
         self._queued: int | None = None
@@ -174,11 +179,6 @@ class Receiver(Endpoint):
     def _retire(self) -> None:
         self._remember()
         super()._retire()
-
-    def _deliver(self, entries: set[tuple[bytes, int]]) -> None:
-        """From now on deliver these: a set of (group, index of its interface), index 0 for whichever; if isolated."""
-        if self._joined is not None:
-            self._joined = set(entries)
 
     def _look(self) -> None:
         self._next_look = time.monotonic() + _LOOK_EVERY
@@ -237,8 +237,9 @@ class Receiver(Endpoint):
             self._count_drops(came[-1].ancillary.drops)
         self._control_truncated += sum(each.control_cut for each in came)
         slots = list(range(len(came)))
-        if self._joined is not None:
-            slots = [slot for slot in slots if came[slot].is_joined(self._joined)]
+        if self._isolation.on:
+            joined = self._isolation.joined
+            slots = [slot for slot in slots if came[slot].is_joined(joined)]
             left_out = set(range(len(came))).difference(slots)
             self._foreign += sum(len(came[slot].pieces()) for slot in left_out)
         if not slots:
@@ -371,6 +372,84 @@ class Receiver(Endpoint):
             blocks=held + 1,
             blocks_in_use=held,
         )
+
+    # Membership: on the receiver's own descriptor, within a call that close() waits for.
+
+    def _change(self, operation: str, *arguments: object) -> None:
+        claim = Claim(exclusive=False)
+        try:
+            if not self._enter(claim, operation):
+                raise _errors.closed(operation)
+            getattr(self._memberships, operation)(self._own, *arguments)
+        finally:
+            self._leave(claim)
+
+    def join(
+        self,
+        group: AddressLike,
+        interface: InterfaceLike = None,
+        source: AddressLike | Iterable[AddressLike] | None = None,
+    ) -> None:
+        """Join a group, also while another thread receives: from any source, or from those named (RFC 3678).
+
+        - group, interface: as in `join_group`; a receiver bound to one group can be joined to that alone
+        - source: one or several
+
+        What is joined on an interface belongs to its index, also once it has gone. Over IPv6, Linux judges a socket's
+        sources by the group and not the interface: a group on several is joined there from the same ones.
+        Raises TypeError or ValueError for arguments that can't be and for what the receiver can't tell apart or could
+        not get, OSError as `join_group` does, with EBADF once the receiver is closed, RuntimeError in a forked child.
+        If a source is refused, none of the call's is joined.
+        """
+        self._change("join", group, interface, source)
+
+    def leave(
+        self,
+        group: AddressLike,
+        interface: InterfaceLike = None,
+        source: AddressLike | Iterable[AddressLike] | None = None,
+    ) -> None:
+        """Leave a group, or sources of it, also while another thread receives.
+
+        - group, source: as in `join`; leaving the last source leaves the group
+        - interface: as in `join_group`, or None: the one on which this receiver has joined the group
+
+        An interface that has gone can still be named, and left. Raises as `join` does.
+        """
+        self._change("leave", group, interface, source)
+
+    def block(self, group: AddressLike, source: AddressLike, interface: InterfaceLike = None) -> None:
+        """Stop receiving one source of a group that was joined from any, also while another thread receives.
+
+        - group, source, interface: as in `leave`, one source
+
+        Raises as `join` and `block_source` do.
+        """
+        self._change("block", group, source, interface)
+
+    def unblock(self, group: AddressLike, source: AddressLike, interface: InterfaceLike = None) -> None:
+        """Receive a source again that `block` had blocked; the arguments are the same, and so are the errors."""
+        self._change("unblock", group, source, interface)
+
+    def set_source_filter(
+        self,
+        group: AddressLike,
+        mode: str,
+        sources: AddressLike | Iterable[AddressLike],
+        interface: InterfaceLike = None,
+    ) -> None:
+        """Say at once from which sources to receive a group that was joined, also while another thread receives.
+
+        - group, interface: as in `leave`; mode, sources: as in the function `set_source_filter`
+
+        Raises as `join` and that function do.
+        """
+        self._change("set_source_filter", group, mode, sources, interface)
+
+    @property
+    def memberships(self) -> tuple[Membership, ...]:
+        """What this receiver has joined by its own methods: a tuple of `Membership`; () once it is closed."""
+        return () if self.closed else self._memberships.list()
 
     @property
     def batch_size(self) -> int:

@@ -17,7 +17,7 @@ from ._columns import COLUMNS
 from ._error_queue import read_errors, set_error_queue
 from ._filter import Filter, attach, program
 from ._hardware import hardware_timestamps, set_hardware_timestamps
-from ._interfaces import interface_index, interface_name, interfaces
+from ._interfaces import interface_index, interface_name, interfaces, route_index
 from ._tuning import incoming_cpu, incoming_napi_id, set_busy_poll
 from ._values import HardwareTimestamps, Interface, Membership, SocketError, SourceFilter, Stats
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import ModuleType
     from typing import SupportsFloat, SupportsIndex
+
+    from typing_extensions import Buffer
 
     from ._arguments import AddressLike
     from ._filter import FilterLike
@@ -392,7 +394,7 @@ def open_receiver(
     group: AddressLike | Iterable[AddressLike],
     port: SupportsIndex,
     *,
-    interface: InterfaceLike = None,
+    interface: InterfaceLike | Iterable[InterfaceLike] = None,
     source: AddressLike | Iterable[AddressLike] | None = None,
     batch_size: SupportsIndex = 64,
     datagram_size: SupportsIndex = 2048,
@@ -405,12 +407,13 @@ def open_receiver(
     gro: bool = False,
     isolation: bool = True,
     filter: FilterLike | None = None,
+    memory: Buffer | None = None,
 ) -> _backend.Receiver:
     """Open a socket, join, and return a `Receiver` of the group's datagrams.
 
     - group: one group, or several of one family, all received on the same port
     - port: 1 to 65535
-    - interface: as in `join_group`
+    - interface: as in `join_group`, or several: each group is joined on each of them
     - source: only datagrams from this host, or from these, whatever the group; None: from any
     - receive_buffer: bytes to ask the kernel for (`set_receive_buffer`); None: the system's default
     - exclusive: refuse to share the port. Otherwise several processes can receive the same group, each a copy of every
@@ -420,9 +423,11 @@ def open_receiver(
       socket bound to the group); else what it lets through is left out here, and counted (`Stats.foreign`). False: take
       all that this host receives on the port
     - filter: which datagrams the kernel may queue at all (`set_filter`)
-    - batch_size, datagram_size, timeout, max_blocks, columns, timestamps, gro: as in `Receiver`
+    - batch_size, datagram_size, timeout, max_blocks, columns, timestamps, gro, memory: as in `Receiver`
 
-    Everything is undone if a step fails.
+    Everything is undone if a step fails. A socket can join net.ipv4.igmp_max_memberships groups (20, as Linux comes)
+    on all of its interfaces together, and have net.ipv4.igmp_max_msf sources of each (10; over IPv6
+    net.ipv6.mld_max_msf, 64): for more, raise these, or open several receivers.
     Raises TypeError or ValueError for arguments that can't be, and OSError as `join_group` does and for the port
     (EADDRINUSE: somebody has it and one of you does not share).
     """
@@ -432,33 +437,39 @@ def open_receiver(
         raise ValueError(f"{operation}: no group was named")
     if len({each.family for each in groups}) > 1:
         raise ValueError(f"{operation}: the groups {', '.join(map(str, groups))} are of different families")
-    sources = [] if source is None else list(_arguments.several(source))
-    if source is not None and not sources:
+    origins = None if source is None else _arguments.source_addresses(source, groups[0], operation)
+    if origins is not None and not origins:
         raise ValueError(f"{operation}: no source was named; None is for any")
-    origins = {
-        found.packed: found.text
-        for found in (_arguments.source_address(each, groups[0], operation) for each in sources)
-    }
     number = _arguments.whole(port, operation, "port", 1, 65_535)
     sharing = not _arguments.boolean(exclusive, operation, "exclusive")
-    memberships = {
-        (each.packed, _membership.zoned_index(each, interface, f"{operation} {each}")): each.text for each in groups
-    }
-    index = next(iter(memberships))[1]
+    places = list(_arguments.several(interface))
+    if not places:
+        raise ValueError(f"{operation}: no interface was named; None is for the one that the route leads to")
+    memberships = {}
+    for place in places:
+        for each in groups:
+            index = _membership.zoned_index(each, place, f"{operation} {each}") or route_index(each)
+            memberships[each.packed, index] = each.text
 
     isolated = _arguments.boolean(isolation, operation, "isolation")
-
     instructions = None if filter is None else program(filter, groups[0].family, operation)
 
     sock = _new_socket(groups[0].family, reuse=sharing, limit=isolated)
+    opened: socket.socket | _backend.Receiver = sock
     try:
         if instructions is not None:
             attach(sock, instructions, operation)
         if receive_buffer is not None:
             set_receive_buffer(sock, receive_buffer)
-        any_address = not isolated or len(groups) > 1 or sys.platform == "win32"
-        _bind(sock, groups, number, index, any_address, operation)
-        receiver = Receiver(
+        indexes = [index for _, index in memberships]
+        any_address = (
+            not isolated
+            or len(groups) > 1
+            or sys.platform == "win32"
+            or (groups[0].needs_zone and len(indexes) > 1)  # else it is bound to one interface, too
+        )
+        _bind(sock, groups, number, indexes[0], any_address, operation)
+        receiver = opened = Receiver(
             sock,
             batch_size=batch_size,
             datagram_size=datagram_size,
@@ -469,14 +480,13 @@ def open_receiver(
             gro=gro,
             # Over IPv6 Linux asks which groups a socket has joined, and not on which interface (inet6_mc_check).
             isolation=isolated and sys.platform == "linux" and (any_address or groups[0].family == socket.AF_INET6),
+            memory=memory,
         )
-        receiver._deliver(set(memberships))
-        for address in memberships.values():
-            for origin in origins.values() or (None,):
-                join_group(sock, address, interface, origin)
+        for (_, index), text in memberships.items():
+            receiver._change("join", text, index or None, origins, operation, len(memberships))
         return receiver
     except BaseException:
-        sock.close()
+        opened.close()
         raise
 
 

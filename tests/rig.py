@@ -365,9 +365,20 @@ class RemoteReceiver:
     def leave(self, group: str, **options: object) -> None:
         self._agent.call("leave", name=self._name, group=group, options=options)
 
-    def verb(self, verb: str, **arguments: object) -> object:
-        """Call this function of the package with the receiver's socket and these arguments."""
-        return self._agent.call("verb", verb=verb, name=self._name, arguments=arguments)
+    def verb(self, verb: str, *arguments: object, **options: object) -> object:
+        """Call a verb of the package on the receiver's socket."""
+        return self._agent.call("verb", name=self._name, verb=verb, arguments=arguments, options=options)
+
+    def method(self, method: str, *arguments: object, **options: object) -> object:
+        """Call a method of the receiver."""
+        return self._agent.call("method", name=self._name, method=method, arguments=arguments, options=options)
+
+    def tracked(self, method: str, *arguments: object, **options: object) -> object:
+        """Call a method of memberships of the receiver's socket that are not the receiver's own."""
+        return self._agent.call("tracked", name=self._name, method=method, arguments=arguments, options=options)
+
+    def memberships(self) -> list[dict[str, object]]:
+        return self._agent.call("memberships", name=self._name)
 
     def stats(self) -> dict[str, int]:
         return self._agent.call("stats", name=self._name)

@@ -267,11 +267,30 @@ def interface_call(multicast, sock, operation, value):
     return f"{operation} {group}".rstrip(), lambda: call(multicast, sock, value)
 
 
-@pytest.mark.parametrize("value", [True, False, 1.0, float("nan"), b"lo", [], ["lo"], object(), 1j], ids=shown)
+@pytest.mark.parametrize("value", [True, False, 1.0, float("nan"), b"lo", object(), 1j], ids=shown)
 @pytest.mark.parametrize("operation", INTERFACE_CALLS)
 def test_an_interface_of_a_wrong_type_is_a_type_error(multicast, sock, operation, value):
     doing, call = interface_call(multicast, sock, operation, value)
     refused(TypeError, call, f"{doing}: interface ", repr(value))
+
+
+@pytest.mark.parametrize("value", [[], ["lo"], ("lo",)], ids=shown)
+@pytest.mark.parametrize("operation", [each for each in INTERFACE_CALLS if each != "open_receiver"])
+def test_several_interfaces_are_for_open_receiver_alone(multicast, sock, operation, value):
+    doing, call = interface_call(multicast, sock, operation, value)
+    refused(TypeError, call, f"{doing}: interface ", repr(value))
+
+
+@pytest.mark.parametrize("value", [True, 1.0, b"lo", ["lo"], object()], ids=shown)
+def test_one_bad_interface_among_good_ones_is_a_type_error(multicast, value):
+    call = lambda: multicast.open_receiver(GROUP, PORT, interface=["lo", value])  # noqa: E731
+    refused(TypeError, call, f"open_receiver {GROUP}: interface ", repr(value))
+
+
+@pytest.mark.parametrize("value", [[], (), set(), iter(())], ids=shown)
+def test_no_interface_at_all_is_a_value_error(multicast, value):
+    call = lambda: multicast.open_receiver(GROUP, PORT, interface=value)  # noqa: E731
+    refused(ValueError, call, "open_receiver: no interface was named")
 
 
 @pytest.mark.parametrize("value", [0, -1, -(2**31), 2**31, 2**32 + LO, 2**64], ids=shown)

@@ -24,16 +24,20 @@ def several(opened, multicast, feed):
     return receiver, opened.sender((group, port)), opened.sender((other, port))
 
 
-@contextmanager
-def unicast(port):
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.connect(("127.0.0.1", port))
-        yield sock
+class Unicast(socket.socket):
+    """Sends to a port of this host; not connected, so that it does not learn whether somebody listens there."""
+
+    def __init__(self, port):
+        super().__init__(socket.AF_INET, socket.SOCK_DGRAM)
+        self.port = port
+
+    def send(self, data):
+        return self.sendto(data, ("127.0.0.1", self.port))
 
 
 def test_unicast_is_left_out_and_counted(several, feed):
     receiver, first, second = several
-    with unicast(feed[1]) as stray:
+    with Unicast(feed[1]) as stray:
         for round_ in range(20):  # more than one batch, at every place in it
             stray.send(b"stray")
             first.send(b"first %d" % round_)
@@ -61,7 +65,7 @@ def test_columns_are_those_of_the_datagrams_that_are_left(opened, multicast, fee
         )
     )
     sender = opened.sender(feed)
-    with unicast(port) as stray:
+    with Unicast(port) as stray:
         for i in range(4):
             stray.send(b"stray")
             sender.socket.setsockopt(0, 1, 4 * i)  # IP_TOS
@@ -78,7 +82,7 @@ def test_switched_off_it_lets_everything_through(opened, multicast, feed):
     group, port = feed
     receiver = opened.closing(multicast.open_receiver(group, port, interface="lo", timeout=10, isolation=False))
     others = opened.receiver(("239.254.1.1", port))
-    with unicast(port) as stray:
+    with Unicast(port) as stray:
         stray.send(b"stray")
     opened.sender(("239.254.1.1", port)).send(b"other group")
     assert [bytes(view) for view in receiver.recv_batch()] == [b"stray", b"other group"]
@@ -92,7 +96,7 @@ def flood(port):
     stop = threading.Event()
 
     def send():
-        with unicast(port) as stray:
+        with Unicast(port) as stray:
             while not stop.is_set():
                 stray.send(b"stray")
 

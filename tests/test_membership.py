@@ -5,9 +5,11 @@ All on the loopback interface, where nothing is sent; the filters are read back 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
+import pathlib
 import socket
 from typing import NamedTuple
 
@@ -106,16 +108,18 @@ ROWS = [
 ]
 
 
+CALLED = {
+    "join": "join_group",
+    "leave": "leave_group",
+    "block": "block_source",
+    "unblock": "unblock_source",
+    "include": "set_source_filter",
+    "exclude": "set_source_filter",
+}
+
+
 class Verbs:
     """The verbs, on a socket."""
-
-    called = {  # noqa: RUF012 - never changed
-        "join": "join_group",
-        "leave": "leave_group",
-        "block": "block_source",
-        "unblock": "unblock_source",
-        "set": "set_source_filter",
-    }
 
     def __init__(self, package, family, sock) -> None:
         self.package, self.family, self.sock = package, family, sock
@@ -126,40 +130,71 @@ class Verbs:
         if word in ("include", "exclude"):
             self.package.set_source_filter(self.sock, group, word, sources, "lo")
         elif word in ("join", "leave"):
-            getattr(self.package, self.called[word])(self.sock, group, "lo", *sources)
+            getattr(self.package, CALLED[word])(self.sock, group, "lo", *sources)
         else:
-            getattr(self.package, self.called[word])(self.sock, group, *sources, "lo")
+            getattr(self.package, CALLED[word])(self.sock, group, *sources, "lo")
 
-    def doing(self, operation: str) -> str:
-        """What an error of the operation begins with."""
+    def called(self, word: str) -> str:
+        return CALLED[word]
+
+    def told(self) -> tuple[int, set[str]] | None:
+        """The filter as the package tells it."""
+        with contextlib.suppress(OSError):
+            told = self.package.get_source_filter(self.sock, self.family.group, "lo")
+            return {"exclude": EXCLUDE, "include": INCLUDE}[told.mode], set(told.sources)
+        return None
+
+
+class Methods(Verbs):
+    """The methods of a receiver, and what it says that it has joined."""
+
+    def __init__(self, opened, family, sock) -> None:
+        super().__init__(opened.package, family, sock)
+        self.receiver = opened.closing(opened.package.Receiver(sock))
+
+    def do(self, operation: str) -> None:
         word, *names = operation.split()
-        said = f"{self.called.get(word, self.called['set'])} {self.family.group}"
-        if word not in ("include", "exclude") and names:
-            said += f" from {getattr(self.family, names[0])}"
-        return f"{said} on lo (index {LO}): "
+        group, sources = self.family.group, [getattr(self.family, name) for name in names if name != "nothing"]
+        if word in ("include", "exclude"):
+            self.receiver.set_source_filter(group, word, sources, "lo")
+        elif word in ("join", "leave"):
+            getattr(self.receiver, word)(group, "lo", *sources)
+        else:
+            getattr(self.receiver, word)(group, *sources, "lo")
 
-    def close(self) -> None:
-        pass
+    def called(self, word: str) -> str:
+        return "set_source_filter" if word in ("include", "exclude") else word
+
+    def told(self) -> tuple[int, set[str]] | None:
+        if not self.receiver.memberships:
+            return None
+        (told,) = self.receiver.memberships
+        assert (told.group, told.interface, told.index) == (self.family.group, "lo", LO)
+        return {"exclude": EXCLUDE, "include": INCLUDE}[told.mode], set(told.sources)
 
 
-@pytest.fixture
-def calls(multicast, family, sock):
-    return Verbs(multicast, family, sock)
-
-
+@pytest.mark.parametrize("how", ["verbs", "methods", "methods, after verbs"])
 @pytest.mark.parametrize(("operation", "state", "outcome"), ROWS)
-def test_a_change_does_what_the_table_says(family, calls, operation, state, outcome):
+def test_a_change_does_what_the_table_says(multicast, opened, family, sock, how, operation, state, outcome):
+    verbs = Verbs(multicast, family, sock)
+    calls = verbs if how == "verbs" else Methods(opened, family, sock)
     for step in STATES[state]:
-        calls.do(step)
-    before = family.filter_of(calls.sock)
+        (calls if how == "methods" else verbs).do(step)
+    before = family.filter_of(sock)
     if isinstance(outcome, Error):
         error = refused(outcome.number, lambda: calls.do(operation), outcome.words)
-        assert error.strerror.startswith(f"{calls.doing(operation)}{os.strerror(outcome.number)}; ")
-        assert family.filter_of(calls.sock) == before
+        word, *names = operation.split()
+        from_one = f" from {getattr(family, names[0])}" if names and word not in ("include", "exclude") else ""
+        doing = f"{calls.called(word)} {family.group}{from_one} on lo (index {LO}): "
+        assert error.strerror.startswith(f"{doing}{os.strerror(outcome.number)}; ")
+        assert family.filter_of(sock) == before
+        if how == "methods":
+            assert calls.told() == before
     else:
         calls.do(operation)
         wanted = None if outcome is None else (outcome[0], family.named(*outcome[1:]))
-        assert family.filter_of(calls.sock) == wanted
+        assert family.filter_of(sock) == wanted
+        assert calls.told() == wanted
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -207,6 +242,25 @@ def test_a_filter_is_read_whole_whatever_the_room(multicast, n):
         multicast.join_group(sock, "ff15::1:1", "lo")
         multicast.set_source_filter(sock, "ff15::1:1", "exclude", sources, "lo")
         assert multicast.get_source_filter(sock, "ff15::1:1", "lo").sources == tuple(sources)
+
+
+@needs_ipv6
+def test_more_ipv6_sources_than_a_filter_may_have_are_counted(multicast):
+    path = pathlib.Path("/proc/sys/net/ipv6/mld_max_msf")
+    try:
+        limit = int(path.read_text("ascii"))
+    except OSError as error:
+        pytest.skip(f"the limit is not shown here: {error}")
+    sources = [f"2001:db8::{i:x}" for i in range(1, limit + 2)]
+    hint = f"net.ipv6.mld_max_msf (now {limit}); this would be source {limit + 1}"
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        multicast.join_group(sock, "ff15::1:1", "lo")
+        for change in (
+            lambda: multicast.set_source_filter(sock, "ff15::1:1", "include", sources, "lo"),
+            lambda: [multicast.block_source(sock, "ff15::1:1", each, "lo") for each in sources],
+        ):
+            refused(errno.ENOBUFS, change, "a limit was reached: ", hint)
+        assert len(multicast.get_source_filter(sock, "ff15::1:1", "lo").sources) == limit
 
 
 def test_a_filter_is_of_one_socket_group_and_interface(multicast, family, sock):

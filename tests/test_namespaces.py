@@ -196,10 +196,10 @@ def test_what_was_not_joined_can_not_be_left(rx, family):
     group, other, *_ = family.groups
     feed = rx.receiver(group, PORT, interface="feed0", source=family.sources[0])
     for wrong in ({"interface": "feed1"}, {"interface": "feed0", "source": family.sources[1]}):
-        with pytest.raises(AgentError, match=f"leave_group {group}.* on {wrong['interface']} ") as refused:
+        with pytest.raises(AgentError, match=f"leave {group}.* on {wrong['interface']} ") as refused:
             feed.leave(group, **wrong)
         assert refused.value.errno == errno.EADDRNOTAVAIL
-    with pytest.raises(AgentError, match=f"leave_group {other} on feed0 ") as refused:
+    with pytest.raises(AgentError, match=f"leave {other} on feed0 ") as refused:
         feed.leave(other, interface="feed0")
     assert refused.value.errno == errno.EADDRNOTAVAIL
 
@@ -307,11 +307,11 @@ def test_an_interface_that_has_gone_is_left_by_its_index(rig, rx, family):
     feed = rx.receiver([group, other], PORT, interface="gone0")
     assert memberships(rig.rx, group) == {"gone0"}
     rig.rx.ip("link delete gone0")
-    with pytest.raises(AgentError, match=f"join_group {group}: no interface 30 ") as refused:
+    with pytest.raises(AgentError, match=f"join {group}: no interface 30 ") as refused:
         feed.join(group, interface=30)
     assert refused.value.errno == errno.ENODEV
     feed.leave(group, interface=30)
-    with pytest.raises(AgentError, match=f"leave_group {group} on index 30: ") as refused:
+    with pytest.raises(AgentError, match=f"leave {group} on index 30: ") as refused:
         feed.leave(group, interface=30)  # it was left indeed
     assert refused.value.errno == errno.EADDRNOTAVAIL
     feed.leave(other, interface=30)
@@ -327,7 +327,7 @@ def test_an_interface_that_has_gone_is_left_by_its_index_and_source(rig, rx, fam
 
 def test_without_route_and_interface_a_join_says_what_failed(rig, agent, family):
     group = family.groups[0]
-    with pytest.raises(AgentError, match=f"^OSError: .*join_group {group}: .*no interface was named") as refused:
+    with pytest.raises(AgentError, match=f"^OSError: .*open_receiver {group}: .*no interface was named") as refused:
         agent(rig.island).receiver(group, PORT)
     assert refused.value.errno == errno.ENODEV
 
@@ -342,7 +342,7 @@ def test_the_limit_of_memberships_is_named_and_costs_no_group(rig, rx, tx):
     with pytest.raises(AgentError) as refused:
         feed.join(groups[20], interface="feed0")
     assert refused.value.errno == errno.ENOBUFS
-    assert "join_group 239.195.2.21 on feed0" in refused.value.text
+    assert "join 239.195.2.21 on feed0" in refused.value.text
     assert "net.ipv4.igmp_max_memberships (now 20)" in refused.value.text
     source = IPV4.sources[0]
     tx.send(PORT, *((source, group, group) for group in reversed(groups)))

@@ -331,6 +331,46 @@ def test_the_same_call_on_a_socket_does_the_same(both, what):
     assert outcomes[0] == outcomes[1]
 
 
+# What a receiver is asked, one after the other, of a group that it was not opened with.
+RECEIVER_CALLS = {
+    "join": lambda rx: rx.join(GROUP, "lo"),
+    "join twice": lambda rx: (rx.join(GROUP, "lo"), rx.join(GROUP, "lo")),
+    "join a source": lambda rx: rx.join(GROUP, LO, SOURCE),
+    "join sources": lambda rx: rx.join(GROUP, LO, [ipaddress.ip_address(SOURCE), "192.0.2.2"]),
+    "join a source twice": lambda rx: (rx.join(GROUP, LO, SOURCE), rx.join(GROUP, LO, ["192.0.2.2", SOURCE])),
+    "join too many sources": lambda rx: rx.join(GROUP, LO, [f"192.0.2.{n}" for n in range(1, 255)]),
+    "join one source after any": lambda rx: (rx.join(GROUP, "lo"), rx.join(GROUP, "lo", SOURCE)),
+    "join the other family": lambda rx: rx.join(GROUP6, "lo"),
+    "leave": lambda rx: (rx.join(GROUP, "lo"), rx.leave(GROUP)),
+    "leave what was not joined": lambda rx: rx.leave(GROUP, "lo"),
+    "leave a source": lambda rx: (rx.join(GROUP, LO, [SOURCE, "192.0.2.2"]), rx.leave(GROUP, source=SOURCE)),
+    "leave a wrong source": lambda rx: (rx.join(GROUP, LO, "192.0.2.2"), rx.leave(GROUP, source=SOURCE)),
+    "block": lambda rx: (rx.join(GROUP, "lo"), rx.block(GROUP, SOURCE)),
+    "block what was not joined": lambda rx: rx.block(GROUP, SOURCE, "lo"),
+    "block of named ones": lambda rx: (rx.join(GROUP, "lo", SOURCE), rx.block(GROUP, SOURCE)),
+    "unblock": lambda rx: (rx.join(GROUP, "lo"), rx.block(GROUP, SOURCE), rx.unblock(GROUP, SOURCE)),
+    "unblock what was not blocked": lambda rx: (rx.join(GROUP, "lo"), rx.unblock(GROUP, SOURCE)),
+    "include": lambda rx: (rx.join(GROUP, "lo"), rx.set_source_filter(GROUP, "include", [SOURCE, "192.0.2.0"])),
+    "include nothing": lambda rx: (rx.join(GROUP, "lo"), rx.set_source_filter(GROUP, "include", [])),
+    "exclude": lambda rx: (rx.join(GROUP, "lo", SOURCE), rx.set_source_filter(GROUP, "exclude", SOURCE)),
+    "exclude too many": lambda rx: (
+        rx.join(GROUP, "lo"),
+        rx.set_source_filter(GROUP, "exclude", [f"192.0.2.{n}" for n in range(1, 255)]),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", RECEIVER_CALLS)
+def test_the_same_call_on_a_receiver_joins_the_same(both, feed, what):
+    outcomes = []
+    for package in both:
+        with package.open_receiver([feed[0], "239.254.1.1"], feed[1], interface="lo") as receiver:
+            did = outcome(RECEIVER_CALLS[what], receiver)
+            filter_ = source_filter(receiver.socket, GROUP, LO)
+            outcomes.append((did, [each.as_dict() for each in receiver.memberships], filter_))
+    assert outcomes[0] == outcomes[1]
+
+
 SOCKET6_CALLS = {
     "join by name": lambda m, sock: m.join_group(sock, GROUP6, "lo"),
     "join by a zone": lambda m, sock: m.join_group(sock, "ff02::1:3%lo"),
@@ -428,6 +468,14 @@ CALLS = {
     "iterating when closed": lambda receiver: (receiver.close(), [*receiver]),
     "the next when closed": lambda receiver: (receiver.close(), next(receiver)),
     "a batch when closed": lambda receiver, batch: (receiver.close(), [*batch], batch.lengths),
+    "what was joined": lambda receiver: receiver.memberships,
+    "joining without multicast": lambda receiver: receiver.join("239.255.0.1", "lo"),
+    "joining no group": lambda receiver: receiver.join(None, "lo"),
+    "blocking by no source": lambda receiver: receiver.block("239.255.0.1", None, "lo"),
+    "filtering by no mode": lambda receiver: receiver.set_source_filter("239.255.0.1", 1, ()),
+    "joining when closed": lambda receiver: (receiver.close(), receiver.join("239.255.0.1")),
+    "leaving when closed": lambda receiver: (receiver.close(), receiver.leave(None)),
+    "what was joined when closed": lambda receiver: (receiver.close(), receiver.memberships),
     "sending": lambda sender, to: (sender.send(b"abc"), to.recv(9)),
     "sending nothing": lambda sender, to: (sender.send(b""), to.recv(9)),
     "sending an array": lambda sender, to: (sender.send(memoryview(b"abcd").cast("I")), to.recv(9)),
@@ -485,6 +533,7 @@ UNSUPPORTED = {
     "changing a length": lambda batch: batch.lengths.__setitem__(0, 1),
     "setting the lengths": lambda batch: setattr(batch, "lengths", []),
     "setting the receiver's closed": lambda receiver: setattr(receiver, "closed", True),
+    "setting the receiver's memberships": lambda receiver: setattr(receiver, "memberships", ()),
     "setting the receiver's socket": lambda receiver: setattr(receiver, "socket", None),
     "setting the receiver's batch_size": lambda receiver: setattr(receiver, "batch_size", 1),
     "setting the receiver's datagram_size": lambda receiver: setattr(receiver, "datagram_size", 1),
@@ -506,6 +555,9 @@ UNSUPPORTED = {
     "making a receiver twice": lambda receiver: receiver.__init__(receiver.socket),
     "making a sender twice": lambda sender: sender.__init__(sender.socket),
     "receiving with too many arguments": lambda receiver: receiver.recv_batch(0, 0),
+    "joining without an argument": lambda receiver: receiver.join(),
+    "joining with too many arguments": lambda receiver: receiver.join("239.255.0.1", "lo", None, "join"),
+    "blocking with an unknown one": lambda receiver: receiver.block("239.255.0.1", "192.0.2.1", mode="lo"),
     "receiving with an unknown one": lambda receiver: receiver.recv_batch(n=1),
     "sending no argument": lambda sender: sender.send(),
     "subclassing the batch": lambda package: type("Mine", (package.Batch,), {}),

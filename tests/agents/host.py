@@ -12,7 +12,9 @@ import commands
 import multicast
 
 receivers = {}
+tracked = {}  # by the same names: memberships that are not the receiver's own
 senders = {}
+opened = {}
 
 
 def given(options):
@@ -26,6 +28,7 @@ def given(options):
 
 def do_open(name, group, port, options):
     receivers[name] = multicast.open_receiver(group, port, **given(options))
+    opened[name] = receivers[name].memberships
 
 
 def do_plain(name, address, port):
@@ -36,15 +39,41 @@ def do_plain(name, address, port):
 
 
 def do_join(name, group, options):
-    multicast.join_group(receivers[name].socket, group, **given(options))
+    receivers[name].join(group, **given(options))
 
 
 def do_leave(name, group, options):
-    multicast.leave_group(receivers[name].socket, group, **given(options))
+    receivers[name].leave(group, **given(options))
 
 
-def do_verb(verb, name, arguments):
-    return getattr(multicast, verb)(receivers[name].socket, **given(arguments))
+def do_verb(name, verb, arguments, options):
+    """A verb of the package on a receiver's socket."""
+    return told(getattr(multicast, verb)(receivers[name].socket, *arguments, **given(options)))
+
+
+def do_method(name, method, arguments, options):
+    """A method of a receiver."""
+    return told(getattr(receivers[name], method)(*arguments, **given(options)))
+
+
+def do_memberships(name):
+    return told(receivers[name].memberships)
+
+
+def do_tracked(name, method, arguments, options):
+    """What a receiver has inside to change its memberships, and what it joined by that since it was opened."""
+    since = [each for each in receivers[name].memberships if each not in opened[name]]
+    if method == "list":
+        return told(tuple(since))
+    if method == "indexes":
+        return {each.index: each.interface for each in since}
+    return receivers[name]._change(method, *arguments, **given(options))
+
+
+def told(value):
+    if isinstance(value, tuple):
+        return [told(each) for each in value]
+    return value.as_dict() if hasattr(value, "as_dict") else value
 
 
 def do_until(name, last, seconds):
