@@ -119,4 +119,6 @@ cdef inline int endpoint_poll(
         n = ppoll(fds, 3, &rest, NULL)
     found[0] = fds[0].revents
     watched[0] = fds[2].revents != 0
+    if fds[2].revents & POLLNVAL:  # somebody closed it by its number
+        endpoint.watch = -1
     return n if n >= 0 else -errno

@@ -73,7 +73,9 @@ cdef class _Endpoint:
                 continue
             if n > 0 and watched:
                 self._look()
-                if n == 1:
+                if n == 1:  # nothing else; and however often it is ready, the deadline holds
+                    if 0 <= deadline <= monotonic_ns():
+                        return 0
                     continue
             return _check(n, operation)
 
@@ -83,7 +85,10 @@ cdef class _Endpoint:
         return self._socket
 
     def fileno(self):
-        """Return the descriptor to wait on with selectors or an event loop; -1 once closed."""
+        """Return the descriptor to wait on with selectors or an event loop; -1 once closed.
+
+        A receiver's may also be ready when an interface has changed: then there is nothing to receive with timeout=0.
+        """
         return -1 if endpoint_closed(&self._endpoint) else self._endpoint.gate
 
     @property

@@ -121,8 +121,6 @@ class Endpoint:
             if found & _WATCHED:
                 self._look()
                 found &= ~_WATCHED
-                if not found:
-                    continue
             if found or (deadline is not None and time.monotonic() >= deadline):
                 return found
 
@@ -142,13 +140,18 @@ class Endpoint:
             poll.register(self._watched, select.POLLIN)
         found = 0
         for fd, events in poll.poll(None if seconds is None else seconds * 1000):
+            if fd == self._watched and events & select.POLLNVAL:  # somebody closed it by its number
+                self._watched = -1
             found |= _WATCHED if fd == self._watched else READABLE
             if fd == own:
                 found |= (ERROR if events & select.POLLERR else 0) | (HANGUP if events & _RDHUP else 0)
         return found
 
     def fileno(self) -> int:
-        """Return the descriptor to wait on with selectors or an event loop; -1 once closed."""
+        """Return the descriptor to wait on with selectors or an event loop; -1 once closed.
+
+        A receiver's may also be ready when an interface has changed: then there is nothing to receive with timeout=0.
+        """
         return -1 if self._closed else self._gate
 
     @property

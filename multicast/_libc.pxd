@@ -88,7 +88,7 @@ cdef extern from "<poll.h>" nogil:
         int fd
         short events
         short revents
-    short POLLIN, POLLOUT, POLLERR, POLLRDHUP
+    short POLLIN, POLLOUT, POLLERR, POLLNVAL, POLLRDHUP
     int ppoll(pollfd *fds, unsigned long n, const timespec *timeout, const void *mask)
 
 cdef extern from "<sys/eventfd.h>" nogil:

@@ -206,6 +206,17 @@ class Memberships:
             change_filter(self._backend, sock, aim, including, origins)
             self._put(aim.key, new)
 
+    def lose(self, sock: socket.socket, index: int) -> None:
+        """Leave what was joined on an interface that has gone, and keep it declared: to be joined again.
+
+        Later would be worse: once another one has its index, what is left by that is counted against the sockets that
+        joined on the new one.
+        """
+        with self._lock:
+            for key in self._joined:
+                if key[1] == index:
+                    self._let_go(sock, key)
+
     def rejoin(self, sock: socket.socket, old_index: int, new_index: int, operation: str = "rejoin") -> None:
         """Join on another interface, or on the one made anew, what was joined on an interface that is stale.
 
@@ -284,9 +295,11 @@ class Memberships:
         try:
             whole = change(self._backend, LEAVE, sock, aim)
         except OSError as error:
-            if aim.source is None and error.errno == errno.EADDRNOTAVAIL:
-                self._put(aim.key, None)  # somebody has left it by another way
-            raise
+            if error.errno != errno.EADDRNOTAVAIL or old is None or _name(aim.index) is not None:
+                if aim.source is None and error.errno == errno.EADDRNOTAVAIL:
+                    self._put(aim.key, None)  # somebody has left it by another way
+                raise
+            whole = aim.source is None  # it went with its interface
         if old is not None:
             self._put(aim.key, Joined(old.name, True, left) if left and not whole else None)
 

@@ -128,6 +128,7 @@ cdef class Receiver(_Endpoint):
     cdef bint _stamped            # each datagram carries the count of drops
     cdef _Isolation _isolation
     cdef int64_t _next_look       # coarse monotonic ns
+    cdef object _watch
 
     def __cinit__(self, *_, **__):
         self._pool = _Pool()  # before anything can fail, so that no method ever meets None
@@ -169,13 +170,24 @@ cdef class Receiver(_Endpoint):
         ask_socket(self._endpoint.fd, &self._counters)
 
     cdef void _retire(self) noexcept nogil:
+        with gil:
+            if self._watch is not None:
+                self._watch.close()
         self._remember()
         pool_close(&self._pool.pool)
         endpoint_release(&self._endpoint)
 
+    def _watch_over(self, make):
+        """Heal and listen by a `Watch`: made of the memberships and the descriptor, before anybody else has this."""
+        self._watch = make(self._memberships, self._endpoint.fd)
+        self._endpoint.watch, self._endpoint.gate = self._watch.fileno(), self._watch.outer_fileno()
+
     cdef int _look(self) except -1:
         self._next_look = coarse_ns() + LOOK_EVERY
         self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
+        if self._watch is not None:
+            sock = _memberships.Descriptor(self._endpoint.fd, self._socket.family)
+            self._watch.handle(sock, self._totals.datagrams)
 
     cdef int _receive(self, Block *block) except? -1:
         """Receive what is there: how many datagrams are to be delivered, or -errno; 0: only foreign ones were there."""
@@ -311,6 +323,9 @@ cdef class Receiver(_Endpoint):
             drops=None if drops == NOT_TOLD else drops,
             queued=None if drops == NOT_TOLD else atomic_load_count(&self._counters.queued, __ATOMIC_RELAXED),
             receive_buffer=atomic_load_count(&self._counters.receive_buffer, __ATOMIC_RELAXED),
+            links_lost=0 if self._watch is None else self._watch.links_lost,
+            rejoins=0 if self._watch is None else self._watch.rejoins,
+            silences=0 if self._watch is None else self._watch.silences,
             blocks=atomic_load_word(&self._pool.pool.blocks, __ATOMIC_RELAXED),
             blocks_in_use=atomic_load_word(&self._pool.pool.in_use, __ATOMIC_RELAXED),
         )

@@ -49,7 +49,9 @@ if TYPE_CHECKING:
 
     from ._arguments import AddressLike
     from ._interfaces import InterfaceLike
+    from ._memberships import Memberships
     from ._values import Membership
+    from ._watch import Watch
 
 __all__ = [
     "VERSION",
@@ -154,6 +156,7 @@ class Receiver(Endpoint):
         self._queued: int | None = None
         self._last_receive_buffer = 0
         self._next_look = 0.0
+        self._watch: Watch | None = None
         if notice is not None:
             notice()
         super().__init__(sock)
@@ -177,12 +180,21 @@ class Receiver(Endpoint):
                 self._drops = max(self._drops, widened(self._drops, count))
 
     def _retire(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
         self._remember()
         super()._retire()
+
+    def _watch_over(self, make: Callable[[Memberships, int], Watch]) -> None:
+        """Heal and listen by a `Watch`: made of the memberships and the descriptor, before anybody else has this."""
+        self._watch = make(self._memberships, self._own.fileno())
+        self._watched, self._gate = self._watch.fileno(), self._watch.outer_fileno()
 
     def _look(self) -> None:
         self._next_look = time.monotonic() + _LOOK_EVERY
         self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
+        if self._watch is not None:
+            self._watch.handle(self._own, self._datagrams)
 
     def _receive_one(self, slot: memoryview, operation: str) -> Came:
         """Receive a datagram that is there into its slot."""
@@ -369,6 +381,9 @@ class Receiver(Endpoint):
             drops=self._drops,
             queued=self._queued,
             receive_buffer=self._last_receive_buffer,
+            links_lost=0 if self._watch is None else self._watch.links_lost,
+            rejoins=0 if self._watch is None else self._watch.rejoins,
+            silences=0 if self._watch is None else self._watch.silences,
             blocks=held + 1,
             blocks_in_use=held,
         )

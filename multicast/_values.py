@@ -107,6 +107,8 @@ class Stats(Value):
       does not tell. With gro, older kernels count a train as one.
     - queued: how much of the receive buffer is taken right now, in the same unit; None where the system does not tell
     - receive_buffer: bytes the socket's receive buffer holds, in the unit in which it is asked for
+    - links_lost: how often an interface that was joined on has gone; rejoins: how often it was joined on again
+    - silences: how often nothing had been delivered for as long as `silence` says
     - blocks: blocks of slots in existence; blocks_in_use: those that a batch or a view still holds
     """
 
@@ -120,6 +122,9 @@ class Stats(Value):
         "drops",
         "queued",
         "receive_buffer",
+        "links_lost",
+        "rejoins",
+        "silences",
         "blocks",
         "blocks_in_use",
     )
@@ -132,6 +137,9 @@ class Stats(Value):
     drops: int | None
     queued: int | None
     receive_buffer: int
+    links_lost: int
+    rejoins: int
+    silences: int
     blocks: int
     blocks_in_use: int
 

@@ -19,11 +19,12 @@ from ._filter import Filter, attach, program
 from ._hardware import hardware_timestamps, set_hardware_timestamps
 from ._interfaces import interface_index, interface_name, interfaces, route_index
 from ._tuning import incoming_cpu, incoming_napi_id, set_busy_poll
-from ._values import HardwareTimestamps, Interface, Membership, SocketError, SourceFilter, Stats
+from ._values import HardwareTimestamps, Interface, Membership, Silence, SocketError, SourceFilter, Stats
+from ._watch import Watch
 
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from types import ModuleType
     from typing import SupportsFloat, SupportsIndex
 
@@ -46,6 +47,7 @@ __all__ = [
     "Membership",
     "Receiver",
     "Sender",
+    "Silence",
     "SocketError",
     "SourceFilter",
     "Stats",
@@ -408,6 +410,9 @@ def open_receiver(
     isolation: bool = True,
     filter: FilterLike | None = None,
     memory: Buffer | None = None,
+    self_healing: bool = True,
+    silence: SupportsFloat | None = None,
+    on_silence: Callable[[Silence], object] | None = None,
 ) -> _backend.Receiver:
     """Open a socket, join, and return a `Receiver` of the group's datagrams.
 
@@ -422,6 +427,11 @@ def open_receiver(
       other sockets of this host have joined. With one IPv4 group the kernel sees to that (IP_MULTICAST_ALL off, and the
       socket bound to the group); else what it lets through is left out here, and counted (`Stats.foreign`). False: take
       all that this host receives on the port
+    - self_healing: when an interface was deleted and is there again, by its name, join on it again, and log that
+      (Linux). It is seen while somebody receives, or waits on `fileno()`
+    - silence: seconds without a datagram after which on_silence is called, and again after as many more; None: never
+    - on_silence: called in the receiving thread with a `Silence`, which tells a dead feed from a quiet one; what it
+      raises, the receive raises. None: it is logged
     - filter: which datagrams the kernel may queue at all (`set_filter`)
     - batch_size, datagram_size, timeout, max_blocks, columns, timestamps, gro, memory: as in `Receiver`
 
@@ -452,6 +462,11 @@ def open_receiver(
             memberships[each.packed, index] = each.text
 
     isolated = _arguments.boolean(isolation, operation, "isolation")
+    healing = _arguments.boolean(self_healing, operation, "self_healing")
+    seconds = _arguments.silence(silence, operation)
+    called = _arguments.on_silence(on_silence, seconds, operation)
+    if seconds is not None and not healing:
+        raise ValueError(f"{operation}: silence needs self_healing")
     instructions = None if filter is None else program(filter, groups[0].family, operation)
 
     sock = _new_socket(groups[0].family, reuse=sharing, limit=isolated)
@@ -484,10 +499,28 @@ def open_receiver(
         )
         for (_, index), text in memberships.items():
             receiver._change("join", text, index or None, origins, operation, len(memberships))
+        if healing and (sys.platform == "linux" or seconds is not None):
+            _watch_over(receiver, seconds, called, operation)
         return receiver
     except BaseException:
         opened.close()
         raise
+
+
+def _watch_over(
+    receiver: _backend.Receiver, silence: float | None, on_silence: Callable[[Silence], object] | None, operation: str
+) -> None:
+    """Have a receiver healed; where that can't be had and nobody asked for it, warn."""
+    try:
+        receiver._watch_over(
+            lambda memberships, fd: Watch(
+                memberships, silence=silence, on_silence=on_silence, fd=fd, operation=operation
+            )
+        )
+    except OSError as error:
+        if silence is not None:
+            raise
+        _say_once(f"{error}: receivers will not heal (self_healing=False accepts that without this warning)", "healing")
 
 
 def _sockaddr(address: _arguments.Address, port: int, index: int) -> tuple[str, int] | tuple[str, int, int, int]:

@@ -348,6 +348,10 @@ class Agent(Worker):
         """Send datagrams in this order: from which own address, to which group or host, and the payload."""
         self.call("send", port=port, datagrams=datagrams)
 
+    def option(self, port: int, source: str, to: str, level: int, option: int, value: int) -> None:
+        """Set an option of the socket that sends from this own address to this group or host."""
+        self.call("option", source=source, to=to, port=port, level=level, option=option, value=value)
+
 
 class RemoteReceiver:
     """A receiver that an agent has opened."""
@@ -358,6 +362,10 @@ class RemoteReceiver:
     def until(self, last: str) -> list[str]:
         """Receive until this payload comes; return all that came, in order."""
         return self._agent.call("until", name=self._name, last=last, seconds=DEADLINE / 2)
+
+    def told(self, count: int) -> list[dict[str, object]]:
+        """Receive so many datagrams; return what all columns tell of each."""
+        return self._agent.call("told", name=self._name, count=count, seconds=DEADLINE / 2)
 
     def join(self, group: str, **options: object) -> None:
         self._agent.call("join", name=self._name, group=group, options=options)

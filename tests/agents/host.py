@@ -88,6 +88,38 @@ def do_until(name, last, seconds):
     return came
 
 
+def do_told(name, count, seconds):
+    """What the kernel told of each of so many datagrams: all columns, by the name of what tells it."""
+    came = []
+    while len(came) < count:
+        batch = receivers[name].recv_batch(timeout=seconds)
+        addresses = batch.source_addresses.tolist(), batch.destination_addresses.tolist()
+        for i, view in enumerate(batch):
+            came.append(
+                {
+                    "payload": bytes(view).decode(),
+                    "source": batch.source(i),
+                    "source_address": str(ipaddress.ip_address(bytes(addresses[0][i]))),
+                    "source_port": batch.source_ports[i],
+                    "destination": batch.destination(i),
+                    "destination_address": str(ipaddress.ip_address(bytes(addresses[1][i]))),
+                    "interface": batch.interface(i),
+                    "ttl": batch.ttls[i],
+                    "tos": batch.tos[i],
+                    "timestamp_kind": batch.timestamp_kind(i),
+                    "age": time.time_ns() - batch.timestamps[i],
+                }
+            )
+    return came
+
+
+def do_option(source, to, port, level, option, value):
+    """Set an option of the socket that sends from there to there."""
+    if (source, to, port) not in senders:
+        senders[source, to, port] = sender(source, to, port)
+    senders[source, to, port].socket.setsockopt(level, option, value)
+
+
 def do_stats(name):
     return receivers[name].stats().as_dict()
 
