@@ -126,6 +126,7 @@ def membership_hint(
     named: bool,
     here: bool,
     names: Iterable[str],
+    anew: bool,
     groups: int | None = None,
     asked: int = 0,
 ) -> str:
@@ -133,11 +134,13 @@ def membership_hint(
 
     - verb: the primitive; source: whether for one source; named: whether on a named interface, here: which is there
     - mode: of the membership; listed: how many sources it has, or of a new filter how many were given
-    - names: of the interfaces that there are
+    - names: of the interfaces that there are; anew: whether this one does not know of the membership
     - groups: how many were joined before, None if not known; asked: how many in all, 0 if not known
     """
     if number == errno.ENODEV:
         return _no_device_hint(ipv6=ipv6, named=named, here=here, names=names)
+    if number == errno.ESRCH or (number == errno.EADDRINUSE and anew):
+        return "; the interface was made anew since this socket joined the group on it: leave it, and join again"
     if number == errno.EADDRINUSE:
         how = {"include": ", from named sources; set_source_filter changes which", "exclude": ", from any source"}
         return "; this socket has joined it already" + how.get(mode or "", "")
@@ -145,8 +148,6 @@ def membership_hint(
         return _not_available_hint(verb, source=source)
     if number == errno.EINVAL:
         return _invalid_hint(mode, joining=verb == "join_group", ipv6=ipv6)
-    if number == errno.ESRCH:
-        return "; the interface was made anew since this socket joined the group on it: leave it, and join again"
     if number in (errno.ENOBUFS, errno.ENOMEM) and sys.platform == "linux":
         if verb == "join_group" and (mode is None or not source):
             return _limit_hint("" if ipv6 else "net.ipv4.igmp_max_memberships", "group", groups, asked)

@@ -177,10 +177,30 @@ def _refused(
         named=bool(aim.index),
         here=aim.index in names,
         names=names.values(),
+        anew=error.errno == errno.EADDRINUSE and not _is_listed(aim.address, index),
         groups=groups,
         asked=asked,
     )
     return _errors.system(error, aim.doing, hint)
+
+
+def _is_listed(group: Address, index: int) -> bool:
+    """Whether this host has joined a group on an interface, as it tells; True where it does not."""
+    path = "/proc/net/igmp" if group.family == socket.AF_INET else "/proc/net/igmp6"
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            lines = file.readlines()
+    except OSError:
+        return True
+    if group.family == socket.AF_INET6:
+        return any(line.split()[:3:2] == [str(index), group.packed.hex()] for line in lines)
+    here, wanted = "", f"{int.from_bytes(group.packed, sys.byteorder):08X}"
+    for line in lines[1:]:  # an interface, and then, further in, each of its groups
+        if not line[0].isspace():
+            here = line.split()[0]
+        elif here == str(index) and line.split()[0] == wanted:
+            return True
+    return False
 
 
 def _is_joined_from_any(backend: ModuleType, sock: socket.socket, group: bytes, index: int) -> bool:
