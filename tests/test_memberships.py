@@ -445,6 +445,45 @@ def test_what_was_joined_is_joined_again_with_its_filter(tracked, feed, what):
     assert all(joined == {feed[0], another(feed)} for joined, _ in calls[2:])
 
 
+class Watched:
+    """A backend, and after each of its calls the filter that the kernel has then."""
+
+    def __init__(self, backend, look) -> None:
+        self._backend, self._look, self.seen = backend, look, []
+
+    def __getattr__(self, name: str):
+        call = getattr(self._backend, name)
+
+        def watched(*arguments):
+            try:
+                return call(*arguments)
+            finally:
+                self.seen.append(self._look())
+
+        return watched
+
+
+@pytest.mark.parametrize("what", FILTERS)
+def test_on_the_way_to_its_filter_nothing_is_let_in_that_is_not_wanted(multicast, feed, what):
+    mode, sources = FILTERS[what]
+    with multicast.genSocket() as sock:
+        backend = Watched(multicast.skt._backend, lambda: source_filter(sock, feed[0], LO))
+        memberships = multicast.skt._backend._memberships.Memberships(backend)
+        memberships.join(sock, feed[0], "lo")
+        memberships.set_source_filter(sock, feed[0], "include" if mode == INCLUDE else "exclude", sources)
+        backend.seen.clear()
+        memberships.rejoin(sock, LO, LO)
+        steps = [each for each in backend.seen if each is not None]
+        assert steps[-1] == (mode, set(sources))
+        for way, listed in steps:
+            if mode == INCLUDE:
+                assert (way, listed <= set(sources)) == (INCLUDE, True)
+            elif way == INCLUDE:
+                assert listed.isdisjoint(sources)
+            else:
+                assert listed >= set(sources)
+
+
 def test_what_the_kernel_had_no_more_is_joined_again_and_what_it_had_too_much_is_not(multicast, tracked, feed):
     sock, memberships, _ = tracked
     memberships.join(sock, feed[0], "lo", ONE)
