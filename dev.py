@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything a developer types: python3 dev.py demo | test | check | bench.
+"""Everything a developer types: python3 dev.py demo | test | fuzz | check | bench.
 
 Owns `.venv`, made once with the standard library and pip alone, and kept up to date: what is compiled is built again
 when its source changes. Must run on any Python from 3.11 on, also one whose system manages its packages.
@@ -13,6 +13,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import textwrap
 import venv
 
 if sys.version_info < (3, 11):  # noqa: UP036 - this is where an older one learns it
@@ -131,26 +132,30 @@ def build():
 
 # The sanitized build -----------------------------------------------------------------------------------------------
 
+SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
+
 
 def sanitized_environment(variant, *macros):
     """Build the extension with AddressSanitizer and UBSan beside the ordinary one: how to run Python with it."""
     library = SANITIZED / variant
-    flags = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -O1 -g"
     building = os.environ | {
-        "CFLAGS": " ".join([flags, *(f"-D{macro}" for macro in macros)]),
-        "LDFLAGS": flags,
+        "CFLAGS": " ".join([SANITIZERS, *(f"-D{macro}" for macro in macros)]),
+        "LDFLAGS": SANITIZERS,
         "MULTICAST_BACKEND": "native",
     }
     say(f"building with AddressSanitizer and UBSan: {variant}")
     shutil.rmtree(library, ignore_errors=True)
     places = ["--build-base", SANITIZED / f"{variant}-objects", "--build-lib", library]
     run([PYTHON, "setup.py", "--quiet", "build", *places, "build_ext", "--force"], env=building)
+    return watched() | {"PYTHONPATH": str(library), "MULTICAST_TEST_LIBRARY": str(library)}
+
+
+def watched():
+    """How to run Python so that the sanitizers watch what is built with them."""
     compiler = os.environ.get("CC", "gcc")
     runtime = run([compiler, "-print-file-name=libasan.so"], stdout=subprocess.PIPE, text=True).stdout.strip()
     return os.environ | {
-        "PYTHONPATH": str(library),
         "PYTHONSAFEPATH": "1",
-        "MULTICAST_TEST_LIBRARY": str(library),
         "LD_PRELOAD": runtime,
         "PYTHONMALLOC": "malloc",  # so that the sanitizer sees Python's own blocks, too
         "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=1",  # CPython leaks at exit by design
@@ -179,6 +184,46 @@ def prove_sanitizers():
         say(f"{macro}: planted, and reported as {report}")
 
 
+# The fuzzer --------------------------------------------------------------------------------------------------------
+
+WALKING = ROOT / "tests" / "walking.py"
+FUZZER_PLANTED = {
+    "WALKER_READS_ON": "ERROR: AddressSanitizer",
+    "MULTICAST_PLANT_UNDEFINED": "shift exponent",
+    "WALKER_LIES": "AssertionError",
+}
+
+
+def built_walker(folder, *macros):
+    """Build tests/walker.pyx with the sanitizers: the extension."""
+    environment = os.environ | {"CFLAGS": SANITIZERS, "LDFLAGS": SANITIZERS}
+    command = [PYTHON, WALKING, "build", folder, *macros]
+    return run(command, env=environment, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def run_walker(extension, seed, cases, first, **options):
+    """Run cases in a process that the sanitizers watch: it, and the number of the case that it was at."""
+    at = pathlib.Path(extension).with_name("case")
+    at.write_bytes(bytes(8))
+    command = [str(word) for word in (PYTHON, WALKING, "run", extension, seed, cases, first, at)]
+    options |= {"env": watched(), "cwd": ROOT, "text": True, "timeout": 60 + cases // 20_000}  # 15 times what it takes
+    try:
+        done = subprocess.run(command, check=False, **options)
+    except subprocess.TimeoutExpired as error:
+        done = subprocess.CompletedProcess(command, 1, error.stdout, f"a case that does not end: {error}")
+        say(done.stderr)
+    return done, int.from_bytes(at.read_bytes(), sys.byteorder)
+
+
+def prove_fuzzer(folder):
+    """Show that the fuzzer finds a fault, be it one that a sanitizer reports or one that it judges by itself."""
+    for macro, report in FUZZER_PLANTED.items():
+        done, case = run_walker(built_walker(folder, macro), 1, 10_000, 0, capture_output=True)
+        if done.returncode == 0 or report not in done.stderr:
+            raise SystemExit(f"dev.py: {macro} was planted and not reported:\n{done.stdout}{done.stderr}")
+        say(f"{macro}: planted, and reported in case {case} as {report}")
+
+
 # The commands ------------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +243,30 @@ def test(arguments):
     return subprocess.run([PYTHON, "-m", "pytest", *arguments], cwd=ROOT, env=environment, check=False).returncode
 
 
+def fuzz(arguments):
+    parser = argparse.ArgumentParser(prog="dev.py fuzz")
+    parser.add_argument("--cases", type=int, default=10_000_000)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"), help="left out: a new one")
+    parser.add_argument("--first", type=int, default=0, help="number of the first case")
+    given = parser.parse_args(arguments)
+    set_up()
+    folder = SANITIZED / "walker"
+    shutil.rmtree(folder, ignore_errors=True)
+    say("building the fuzzer with AddressSanitizer and UBSan")
+    prove_fuzzer(folder)
+    extension = built_walker(folder)
+    say(f"seed {given.seed}: {given.cases} cases from {given.first}")
+    done, case = run_walker(extension, given.seed, given.cases, given.first, stdout=subprocess.PIPE)
+    if done.returncode:
+        say(f"this is case {case}, again: python3 dev.py fuzz --seed {given.seed} --first {case} --cases 1")
+        return done.returncode
+    found = json.loads(done.stdout)
+    print(f"seed {given.seed}, {given.cases} cases, {found['seconds']} s, nothing found. How often each was seen:")
+    words = [f"{name} {count}" for name, count in found["seen"].items()]
+    print(textwrap.fill(", ".join(words), 118, break_on_hyphens=False))
+    return 0
+
+
 def check(arguments):
     if arguments:
         raise SystemExit("dev.py: check takes no arguments")
@@ -208,7 +277,7 @@ def check(arguments):
     for command in (
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
-        ["cython-lint", "multicast"],
+        ["cython-lint", "multicast", "tests"],
         ["mypy"],
     ):
         say(" ".join(command))
@@ -227,6 +296,11 @@ def bench(arguments):
 COMMANDS = {
     "demo": (demo, "a synthetic feed on the loopback interface, received at full rate, 10 s"),
     "test": (test, "every test on both backends; --sanitize: with AddressSanitizer and UBSan; the rest is pytest's"),
+    "fuzz": (
+        fuzz,
+        "ten million hostile control messages and batches, for what reads and sorts them, under the sanitizers;\n"
+        "         half a minute; --cases N --seed N --first N",
+    ),
     "check": (check, "lint and types: ruff, cython-lint, mypy"),
     "bench": (bench, "native backend, standard library and bare C on the same queue"),
 }

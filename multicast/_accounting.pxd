@@ -74,7 +74,7 @@ cdef inline void _move(const Pool *pool, Block *block, int to, int origin) noexc
 
 cdef inline uint32_t _pieces(uint32_t length, uint32_t segment) noexcept nogil:
     """How many datagrams a train of so many bytes has."""
-    return 1 if segment == 0 or segment >= length else (length + segment - 1) // segment
+    return 1 if segment == 0 or segment >= length else (length - 1) // segment + 1
 
 
 cdef inline int _split(const Pool *pool, Block *block, int slot, uint32_t segment, int count) noexcept nogil:

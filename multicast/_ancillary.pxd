@@ -55,13 +55,14 @@ cdef inline void _timestamp(const char *data, size_t size, Ancillary *found) noe
         found.timestamp, found.timestamp_kind = time, SOFTWARE
 
 
-cdef inline uint8_t _small(const char *data, size_t size) noexcept nogil:
+cdef inline void _small(const char *data, size_t size, uint8_t *found) noexcept nogil:
     """A number from 0 to 255 that the kernel gives as an int, or as the byte that it is."""
     cdef int value = 0
     if size == sizeof(value):
         memcpy(&value, data, sizeof(value))
-        return <uint8_t> value
-    return <uint8_t> data[0] if size == 1 else 0
+        found[0] = <uint8_t> value
+    elif size == 1:
+        found[0] = <uint8_t> data[0]
 
 
 cdef inline void _one_message(int level, int kind, const char *data, size_t size, Ancillary *found) noexcept nogil:
@@ -83,18 +84,18 @@ cdef inline void _one_message(int level, int kind, const char *data, size_t size
                 memset(found.destination, 0, sizeof(found.destination))
                 memcpy(found.destination, data + 8, 4)
         elif kind == IP_TTL:
-            found.ttl = _small(data, size)
+            _small(data, size, &found.ttl)
         elif kind == IP_TOS:
-            found.tos = _small(data, size)
+            _small(data, size, &found.tos)
     elif level == IPPROTO_IPV6:
         if kind == IPV6_PKTINFO:
             if size == 20:  # struct in6_pktinfo: destination, index
                 memcpy(found.destination, data, 16)
                 memcpy(&found.interface, data + 16, 4)
         elif kind == IPV6_HOPLIMIT:
-            found.ttl = _small(data, size)
+            _small(data, size, &found.ttl)
         elif kind == IPV6_TCLASS:
-            found.tos = _small(data, size)
+            _small(data, size, &found.tos)
     elif level == IPPROTO_UDP:
         if kind == MULTICAST_UDP_GRO and size == sizeof(number):  # an int, whatever udp(7) says
             memcpy(&number, data, sizeof(number))
@@ -122,3 +123,12 @@ cdef inline void ancillary_read(const char *control, size_t left, Ancillary *fou
 cdef inline uint64_t widened(uint64_t known, uint32_t count) noexcept nogil:
     """The 64-bit count whose lower half is `count`, and which is nearest to the one known."""
     return known + <uint64_t> <int64_t> <int32_t> (count - <uint32_t> known)
+
+
+cdef inline uint64_t stamped(uint64_t known, uint32_t drops) noexcept nogil:
+    """The 64-bit count that a datagram was stamped with.
+
+    It has no stamp (0) if it was queued before there was a drop, or before SO_RXQ_OVFL was set: no news of drops then,
+    however near to the next 2**32 the one known is.
+    """
+    return widened(known, drops) if drops else known >> 32 << 32

@@ -58,17 +58,17 @@ class Ancillary:
         if kind == _IP_PKTINFO and len(data) == 12:  # struct in_pktinfo: index, local address, destination
             self.interface, self.destination = int.from_bytes(data[:4], sys.byteorder), data[8:]
         elif kind == _IP_TTL:
-            self.ttl = _small(data)
+            self.ttl = _small(data, self.ttl)
         elif kind == _IP_TOS:
-            self.tos = _small(data)
+            self.tos = _small(data, self.tos)
 
     def _of_ipv6(self, kind: int, data: bytes) -> None:
         if kind == _IPV6_PKTINFO and len(data) == 20:  # struct in6_pktinfo: destination, index
             self.destination, self.interface = data[:16], int.from_bytes(data[16:], sys.byteorder)
         elif kind == _IPV6_HOPLIMIT:
-            self.ttl = _small(data)
+            self.ttl = _small(data, self.ttl)
         elif kind == _IPV6_TCLASS:
-            self.tos = _small(data)
+            self.tos = _small(data, self.tos)
 
     def _stamp(self, time: int, kind: int) -> None:
         if time and kind >= self.timestamp_kind:
@@ -81,13 +81,22 @@ def _nanoseconds(data: bytes) -> int:
     return seconds * 1_000_000_000 + rest if 0 <= seconds < 9_000_000_000 and 0 <= rest < 1_000_000_000 else 0
 
 
-def _small(data: bytes) -> int:
-    """Return a number from 0 to 255 that the kernel gives as an int, or as the byte that it is."""
+def _small(data: bytes, known: int) -> int:
+    """Return a number from 0 to 255 that the kernel gives as an int, or as the byte that it is; else the one known."""
     if len(data) == 4:
         return int.from_bytes(data, sys.byteorder) & 0xFF
-    return data[0] if len(data) == 1 else 0
+    return data[0] if len(data) == 1 else known
 
 
 def widened(known: int, count: int) -> int:
     """Return the count whose lower half, of 32 bits, is `count`, and which is nearest to the one known."""
     return known + ((count - known + 2**31) % 2**32 - 2**31)
+
+
+def stamped(known: int, drops: int) -> int:
+    """Return the count that a datagram was stamped with.
+
+    It has no stamp (0) if it was queued before there was a drop, or before SO_RXQ_OVFL was set: no news of drops then,
+    however near to the next 2**32 the one known is.
+    """
+    return widened(known, drops) if drops else known >> 32 << 32

@@ -11,7 +11,7 @@ import socket
 import weakref
 
 from . import _columns
-from ._ancillary_py import Ancillary, widened
+from ._ancillary_py import Ancillary, stamped
 from ._endpoint_py import final
 
 TYPE_CHECKING = False
@@ -265,7 +265,7 @@ class Batch(_Block):
         a few; `Receiver.stats()` asks for the count as it is.
         """
         told = self._kept("drops", "drops")
-        return _numbers("Q", [widened(told.known_drops, each.drops) % 2**64 for each in told.ancillary])
+        return _numbers("Q", [stamped(told.known_drops, each.drops) % 2**64 for each in told.ancillary])
 
 
 def _numbers(code: str, items: list[int]) -> memoryview[int]:

@@ -64,5 +64,5 @@ cdef inline bint decode(const Pool *pool, Block *block, uint32_t count) noexcept
         (<uint8_t *> block.decoded[TRAFFIC_CLASS])[i] = found.tos
         (<int64_t *> block.decoded[TIMESTAMP])[i] = found.timestamp
         (<uint8_t *> block.decoded[TIMESTAMP_KIND])[i] = found.timestamp_kind
-        (<uint64_t *> block.decoded[DROPS])[i] = widened(block.known_drops, found.drops)
+        (<uint64_t *> block.decoded[DROPS])[i] = stamped(block.known_drops, found.drops)
     return True

@@ -178,6 +178,18 @@ cdef inline void count_drops(SocketCounters *counters, uint32_t count) noexcept 
             return
 
 
+cdef inline uint64_t drops_known(SocketCounters *counters) noexcept nogil:
+    """The count so far, 0 where the kernel does not tell."""
+    cdef uint64_t known = atomic_load_count(&counters.drops, __ATOMIC_RELAXED)
+    return known if known != <uint64_t> NOT_TOLD else 0
+
+
+cdef inline void count_stamp(SocketCounters *counters, uint32_t drops) noexcept nogil:
+    """Bring the count up to what a datagram was stamped with; it may have come without a stamp (`stamped`)."""
+    if drops:
+        count_drops(counters, drops)
+
+
 cdef inline int _memory_of(int fd, uint32_t *words) noexcept nogil:
     """SO_MEMINFO, for which no datagram is needed: 0, or -errno."""
     cdef socklen_t length = MULTICAST_MEMINFO_WORDS * sizeof(uint32_t)

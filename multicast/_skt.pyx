@@ -198,8 +198,8 @@ cdef class Receiver(_Endpoint):
         with nogil:
             n = receive_batch(self._endpoint.fd, pool, block, &_calls[0], &self._late_error)
             if n > 0 and self._stamped:
-                block.known_drops = atomic_load_count(&self._counters.drops, __ATOMIC_RELAXED)
-                count_drops(&self._counters, stamped_drops(&block.headers[n - 1].msg_hdr))
+                block.known_drops = drops_known(&self._counters)
+                count_stamp(&self._counters, stamped_drops(&block.headers[n - 1].msg_hdr))
             if n > 0 and not self._isolation.on:
                 n = account(pool, block, n, NULL, &self._totals)
         if n > 0 and self._isolation.on:

@@ -245,7 +245,7 @@ class Receiver(Endpoint):
     def _sort_out(self, came: list[Came]) -> Batch | None:
         """Leave out what is foreign, split trains, measure and count: the batch, None if all was foreign."""
         known_drops = self._drops or 0
-        if "drops" in self._kept:
+        if "drops" in self._kept and came[-1].ancillary.drops:  # else it came without a stamp (`stamped`)
             self._count_drops(came[-1].ancillary.drops)
         self._control_truncated += sum(each.control_cut for each in came)
         slots = list(range(len(came)))
