@@ -1,5 +1,5 @@
 /* Bare C's ways of draining a socket's queue, timed where they run: ns for `count` datagrams.
- * The contender that every other is measured against; built by drain.py.
+ * The contenders that every other is measured against; built by drain.py.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -8,53 +8,66 @@
 #include <sys/socket.h>
 #include <time.h>
 
+/* Headers and slots as the native backend has them; name_size and control_size: 0 where nobody wants them. */
+struct block {
+    struct mmsghdr *headers;
+    int batch, name_size, control_size;
+};
+
 static long long now(void) {
     struct timespec time;
     clock_gettime(CLOCK_MONOTONIC, &time);
     return time.tv_sec * 1000000000LL + time.tv_nsec;
 }
 
-/* recvmmsg into slots as the native backend has them, headers armed again after each call; -errno if it fails. */
-long long drain_recvmmsg(int fd, int count, int batch, int datagram_size, int slot_size) {
-    static struct mmsghdr *headers;
-    static struct iovec *vectors;
-    static char *slots;
-    static int made;
-    if (made != batch * slot_size) {
-        free(headers);
-        free(vectors);
-        free(slots);
-        headers = calloc(batch, sizeof *headers);
-        vectors = calloc(batch, sizeof *vectors);
-        if (posix_memalign((void **)&slots, 64, (size_t)batch * slot_size)) return -ENOMEM;
-        memset(slots, 0, (size_t)batch * slot_size);
-        for (int i = 0; i < batch; i++) {
-            vectors[i].iov_base = slots + (size_t)i * slot_size;
-            vectors[i].iov_len = datagram_size;
-            headers[i].msg_hdr.msg_iov = &vectors[i];
-            headers[i].msg_hdr.msg_iovlen = 1;
-        }
-        made = batch * slot_size;
+static void arm(struct block *block, int n) {
+    for (int i = 0; i < n; i++) {
+        block->headers[i].msg_hdr.msg_namelen = block->name_size;
+        block->headers[i].msg_hdr.msg_controllen = block->control_size;
+        block->headers[i].msg_hdr.msg_flags = 0;
     }
+}
+
+/* NULL where memory is short; never freed. */
+struct block *block_new(int batch, int datagram_size, int slot_size, int name_size, int control_size) {
+    struct block *block = malloc(sizeof *block);
+    struct iovec *vectors = calloc(batch, sizeof *vectors);
+    char *names = calloc(batch, name_size + 1), *controls = calloc(batch, control_size + 1), *slots;
+    if (!block || !vectors || !names || !controls) return NULL;
+    if (posix_memalign((void **)&slots, 64, (size_t)batch * slot_size)) return NULL;
+    if (!(block->headers = calloc(batch, sizeof *block->headers))) return NULL;
+    memset(slots, 0, (size_t)batch * slot_size);
+    for (int i = 0; i < batch; i++) {
+        struct msghdr *header = &block->headers[i].msg_hdr;
+        vectors[i].iov_base = slots + (size_t)i * slot_size;
+        vectors[i].iov_len = datagram_size;
+        header->msg_iov = &vectors[i];
+        header->msg_iovlen = 1;
+        if (name_size) header->msg_name = names + (size_t)i * name_size;
+        if (control_size) header->msg_control = controls + (size_t)i * control_size;
+    }
+    block->batch = batch;
+    block->name_size = name_size;
+    block->control_size = control_size;
+    arm(block, batch);
+    return block;
+}
+
+/* recvmmsg, headers armed again after each call; -errno if it fails. */
+long long drain_recvmmsg(struct block *block, int fd, int count) {
     long long begin = now();
     while (count > 0) {
-        int n = recvmmsg(fd, headers, batch, MSG_DONTWAIT, NULL);
+        int n = recvmmsg(fd, block->headers, block->batch, MSG_DONTWAIT, NULL);
         if (n < 0) return -errno;
-        for (int i = 0; i < n; i++) {
-            headers[i].msg_hdr.msg_namelen = 0;
-            headers[i].msg_hdr.msg_controllen = 0;
-            headers[i].msg_hdr.msg_flags = 0;
-        }
+        arm(block, n);
         count -= n;
     }
     return now() - begin;
 }
 
 /* One recv a datagram. */
-long long drain_recv(int fd, int count, int batch, int datagram_size, int slot_size) {
+long long drain_recv(int fd, int count, int datagram_size) {
     static char slot[65536];
-    (void)batch;
-    (void)slot_size;
     long long begin = now();
     while (count-- > 0)
         if (recv(fd, slot, datagram_size, MSG_DONTWAIT) < 0) return -errno;
