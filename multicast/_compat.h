@@ -9,6 +9,7 @@
 #include <Python.h>
 
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <sys/socket.h>
 
 /* Options that older C libraries don't name; a kernel without them answers ENOPROTOOPT. */
@@ -23,6 +24,12 @@
 #endif
 #ifndef SO_MEMINFO
 #define SO_MEMINFO 55
+#endif
+#ifndef SOL_UDP
+#define SOL_UDP 17
+#endif
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
 #endif
 
 /* Where in SO_MEMINFO what is: SK_MEMINFO_RMEM_ALLOC and _DROPS of linux/sock_diag.h, which has no libc counterpart. */

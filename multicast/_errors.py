@@ -89,6 +89,8 @@ def not_sent(number: int, operation: str) -> OSError:
     """The first datagram could not be sent."""
     if number == errno.EBADF:
         return closed(operation)
+    if number == errno.ENOBUFS:
+        return failed(number, operation, "; the device's queue took nothing for a second")
     return error_queue(operation) if number == errno.ENOMSG else failed(number, operation)
 
 

@@ -35,6 +35,9 @@ cdef extern from "<sys/socket.h>" nogil:
         size_t cmsg_len
         int cmsg_level
         int cmsg_type
+    size_t CMSG_LEN(size_t size)
+    size_t CMSG_SPACE(size_t size)
+    unsigned char *CMSG_DATA(cmsghdr *message)
     int AF_INET, AF_INET6
     int MSG_CTRUNC, MSG_DONTWAIT, MSG_NOSIGNAL, MSG_TRUNC
     int SOL_SOCKET, SO_RCVBUF, SO_RCVBUFFORCE, SO_RXQ_OVFL
@@ -126,6 +129,7 @@ cdef extern from *:
 
 cdef extern from "_compat.h":
     int IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, SO_BINDTOIFINDEX, SO_MEMINFO
+    int SOL_UDP, UDP_SEGMENT
     int MULTICAST_MEMINFO_QUEUED, MULTICAST_MEMINFO_DROPS
     int MULTICAST_TIMESTAMPNS_OLD, MULTICAST_TIMESTAMPNS_NEW, MULTICAST_TIMESTAMPING_OLD, MULTICAST_TIMESTAMPING_NEW
     int MULTICAST_UDP_GRO

@@ -1,6 +1,6 @@
-"""One batch through recvmmsg(2) or sendmmsg(2), and what stands in where a sandbox denies those calls.
+"""One batch through recvmmsg(2), and what stands in where a sandbox denies that call or sendmmsg(2).
 
-Owns the flags that reach the kernel. Must not wait, touch Python objects, or lose an error.
+Owns the flags that receiving hands to the kernel. Must not wait, touch Python objects, or lose an error.
 """
 
 from libc.errno cimport EAGAIN, ENOSYS, EPERM, errno
@@ -13,13 +13,6 @@ cdef enum Calls:
     UNTRIED = 0   # recvmmsg, or sendmmsg, has not failed yet
     DENIED = 1    # it does not exist for this process: its seccomp policy answers ENOSYS or EPERM
 
-cdef enum:
-    SEND_AT_ONCE = 64  # messages handed to one sendmmsg
-
-cdef struct Outbox:
-    mmsghdr headers[SEND_AT_ONCE]
-    iovec vectors[SEND_AT_ONCE]
-    Py_buffer buffers[SEND_AT_ONCE]  # what the vectors point to, held while it is sent
 
 
 cdef inline bint mmsg_denied(uint32_t *calls, bint sending, int error) noexcept nogil:
@@ -74,33 +67,3 @@ cdef inline int receive_batch(
     return n
 
 
-cdef inline void outbox_init(Outbox *outbox) noexcept nogil:
-    cdef int i
-    for i in range(SEND_AT_ONCE):
-        outbox.headers[i].msg_hdr.msg_iov = &outbox.vectors[i]
-        outbox.headers[i].msg_hdr.msg_iovlen = 1
-
-
-cdef inline void outbox_take(Outbox *outbox, int i) noexcept nogil:
-    """The i-th buffer is there: point to it."""
-    outbox.vectors[i].iov_base = outbox.buffers[i].buf
-    outbox.vectors[i].iov_len = outbox.buffers[i].len
-
-
-cdef inline int send_messages(int fd, mmsghdr *headers, int size, uint32_t *calls) noexcept nogil:
-    """Send up to `size` messages: how many went, or -errno if none did; it never waits.
-
-    What stopped it after some is met again by whoever sends the rest (sendmmsg(2), NOTES).
-    """
-    cdef int n, error
-    if not atomic_load_word(calls, __ATOMIC_RELAXED):
-        n = sendmmsg(fd, headers, size, MSG_DONTWAIT | MSG_NOSIGNAL)
-        if n >= 0:
-            return n
-        error = errno
-        if not mmsg_denied(calls, True, error):
-            return -error
-    n = 0
-    while n < size and sendmsg(fd, &headers[n].msg_hdr, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0:
-        n += 1
-    return n if n > 0 else -errno

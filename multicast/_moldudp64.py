@@ -23,7 +23,7 @@ _SEED = 64
 class Train:
     """Datagrams of one length that leave back to back, as a burst of orders does: one after another in a buffer."""
 
-    __slots__ = ("buffer", "datagrams", "messages", "size")
+    __slots__ = ("buffer", "datagrams", "messages", "size", "views")
 
     def __init__(self, session: bytes, datagrams: int, message: bytes, messages: int) -> None:
         packet = HEADER.pack(session, 0, messages) + (BLOCK_LENGTH.pack(len(message)) + message) * messages
@@ -31,6 +31,8 @@ class Train:
         self.datagrams = datagrams
         self.messages = messages  # in each datagram
         self.size = len(packet)
+        view = memoryview(self.buffer)
+        self.views = [view[at : at + self.size] for at in range(0, len(view), self.size)]  # each datagram
 
     def number(self, sequence: int) -> int:
         """Write the sequence numbers, from `sequence` on; return the next one."""

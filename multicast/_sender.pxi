@@ -3,6 +3,15 @@
 Owns the outbox and what a partial send means. Must not copy a payload.
 """
 
+from libc.errno cimport ENOBUFS
+
+from . import _sending
+
+
+cdef int64_t _first_pause = _sending.FIRST_PAUSE, _longest_pause = _sending.LONGEST_PAUSE
+cdef int64_t _patience = _sending.PATIENCE
+
+
 cdef int _hold(data, Outbox *outbox, int i, str operation) except -1:
     if not PyObject_CheckBuffer(data):
         raise _errors.no_buffer(operation, data)
@@ -16,33 +25,61 @@ cdef int _hold(data, Outbox *outbox, int i, str operation) except -1:
 cdef class Sender(_Endpoint):
     """Sends datagrams to the group that its socket is connected to.
 
-    Sender(sock): an open SOCK_DGRAM socket, connected to a group; `close()` closes it. `open_sender` makes both.
-    Raises TypeError or ValueError for a socket that can't be, and OSError.
+    Sender(sock, *, segmentation=True)
+
+    - sock: an open SOCK_DGRAM socket, connected to a group; `close()` closes it. `open_sender` makes both.
+    - segmentation: whether `send_batch` may hand several datagrams to the kernel as one train
+
+    Raises TypeError or ValueError for arguments that can't be, and OSError.
     """
 
     cdef Outbox _outbox
 
-    def __init__(self, sock):
+    def __init__(self, sock, *, segmentation=True):
+        cdef Rules rules
+        sock = _arguments.connected_socket(sock, "Sender")
+        rules.room = _sending.train_room(sock) if _arguments.boolean(segmentation, "Sender", "segmentation") else 0
+        rules.fewest, rules.fits = _sending.FEWEST_SEGMENTS, _sending.FITS_EVERY_PATH
+        rules.report_level, rules.report_name = _sending.drop_reports(sock.family)
         outbox_init(&self._outbox)
-        self._open(_arguments.connected_socket(sock, "Sender"), "Sender")
+        self._open(sock, "Sender")
+        self._outbox.rules, self._outbox.too_long = rules, _sending.EVERY_LENGTH
 
-    cdef int _flush(self, int size, str operation) except 0:
-        """Send the first `size` messages: how many went, or -errno; waits while the socket's buffer is full."""
+    cdef int _flush(self, int held, str operation) except 0:
+        """Send the first `held` buffers: how many went, or -errno; waits while a queue is full."""
+        cdef Outbox *outbox = &self._outbox
+        cdef int64_t pause = _first_pause, end = -1
         cdef int n
         cdef short found = 0
         while True:
             with nogil:
-                n = send_messages(self._endpoint.fd, self._outbox.headers, size, &_calls[1])
+                n = outbox_pack(outbox, self._endpoint.fd, held)
+                n = send_messages(self._endpoint.fd, outbox.headers, n, &_calls[1])
+                if n > 0:
+                    n = outbox_datagrams(outbox, n)
+            if n > 0:
+                return n
             if n == -EINTR:
                 PyErr_CheckSignals()
-            elif n != -EAGAIN:
-                return n
-            elif endpoint_closed(&self._endpoint):
-                return -EBADF
-            elif found & POLLERR:  # and no error that sending would have met
-                return -ENOMSG
-            else:
+            elif n == -EAGAIN:
+                if endpoint_closed(&self._endpoint):
+                    return -EBADF
+                if found & POLLERR:  # and no error that sending would have met
+                    return -ENOMSG
                 self._wait(POLLOUT, -1, &found, operation)
+            elif n == -ENOBUFS:
+                if endpoint_closed(&self._endpoint):
+                    return -EBADF
+                if end < 0:
+                    end = monotonic_ns() + _patience
+                elif monotonic_ns() >= end:
+                    return n
+                with nogil:
+                    outbox_pause(self._endpoint.wake, pause)
+                pause = min(2 * pause, _longest_pause)
+                PyErr_CheckSignals()
+            elif not train_refused(outbox, -n):
+                return n
 
     cdef Py_ssize_t _send(self, tuple buffers, str operation) except -1:
         """Send each buffer as a datagram: how many went; a failure is raised only if the first one met it."""
@@ -51,6 +88,7 @@ cdef class Sender(_Endpoint):
         if not self._enter(EXCLUSIVE, operation):
             raise _errors.closed(operation)
         try:
+            self._outbox.reports = UNASKED
             while sent < total:
                 size = held = 0
                 try:
@@ -78,18 +116,29 @@ cdef class Sender(_Endpoint):
     def send(self, data):
         """Send one datagram from any contiguous buffer; return its length in bytes.
 
-        Waits while the socket's send buffer is full. Raises OSError with the errno of what failed (EMSGSIZE: longer
-        than a datagram can be; EBADF: closed), RuntimeError while another thread sends and in a forked child.
+        Waits while the socket's send buffer is full, and for the device's queue as `send_batch` does. Raises OSError
+        with the errno of what failed (EMSGSIZE: longer than a datagram can be; ENOBUFS: the device's queue took nothing
+        for a second; EBADF: closed), RuntimeError while another thread sends and in a forked child.
         """
         self._send((data,), "send")
         return memoryview(data).nbytes
 
     def send_batch(self, buffers):
-        """Send each of several contiguous buffers as a datagram, in order, by sendmmsg(2); return how many went.
+        """Send each of several contiguous buffers as a datagram, in order; return how many went.
+
+        By sendmmsg(2), and buffers of one length in a row, of which the last may be shorter, as trains of up to 64,
+        which the kernel cuts on their way out (UDP_SEGMENT, udp(7), Linux 4.18): receivers get the same datagrams.
+        Where the kernel refuses a train, each goes alone, as all do with `segmentation=False`. Whatever handles packets
+        on the way out (a queueing discipline, netfilter, a capture on this host) takes a train for one.
 
         Fewer than given means that one of the others failed: sending the rest raises its error. Raises only where none
         went: as `send` does, and TypeError or BufferError for what is no contiguous buffer. Buffers are handed to the
         kernel 64 at a time, so up to 63 good ones before a bad one may not have gone.
+
+        What the device's queue has no room for, Linux drops without a word (send(2)), and it counts as sent. With
+        IP_RECVERR (IPV6_RECVERR) on it answers ENOBUFS: then no trains are sent, what was dropped is sent again until
+        it goes, and ENOBUFS is raised after a second in which nothing did. The copies for receivers on this host
+        (`loopback`) are made before that queue, so they get such a datagram more than once.
         """
         return self._send(tuple(buffers), "send_batch")
 

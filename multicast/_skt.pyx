@@ -23,6 +23,7 @@ from multicast._export cimport *
 from multicast._libc cimport *
 from multicast._mmsg cimport *
 from multicast._options cimport *
+from multicast._outbox cimport *
 
 import os
 import sys

@@ -18,7 +18,7 @@ import warnings
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import __version__, skt
-from ._moldudp64 import HEADER, SyntheticFeed, Train
+from ._moldudp64 import HEADER, SyntheticFeed
 from ._options_py import memory_of
 from ._values import Value
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 GROUP = "239.255.64.64"  # of the block for use within an organisation (RFC 2365)
 INTERFACE = "127.0.0.1"
 RECEIVE_BUFFER = 8 << 20
-SOL_UDP, UDP_SEGMENT = 17, 103  # linux/udp.h; the socket module names neither
 POLL = 0.1  # seconds without a datagram after which a receiver asks whether the sender is done
 QUIET = 1.0  # seconds that the last datagrams may take
 
@@ -138,7 +137,6 @@ def publish(connection: Connection, session: bytes, port: int, seconds: float) -
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the receiver, too, which then ends this process
     feed = SyntheticFeed(session)
     with skt.open_sender(GROUP, port, interface=INTERFACE, ttl=0) as sender:
-        send = send_train if segments(sender.socket) else send_datagrams
         connection.send("ready")
         connection.recv()
         datagrams, sequence = 0, 1
@@ -146,34 +144,14 @@ def publish(connection: Connection, session: bytes, port: int, seconds: float) -
         while now - begin < seconds:
             for train in feed.trains:
                 sequence = train.number(sequence)
-                send(sender, train)
+                left = train.views
+                while left:
+                    left = left[sender.send_batch(left) :]
                 datagrams += train.datagrams
                 now = time.monotonic()
                 if now - begin >= seconds:
                     break
         connection.send((datagrams, now - begin))
-
-
-def segments(sock: socket.socket) -> bool:
-    """Whether the kernel cuts a buffer into datagrams itself (UDP_SEGMENT, udp(7), Linux 4.18)."""
-    try:
-        sock.getsockopt(SOL_UDP, UDP_SEGMENT)
-    except OSError:
-        return False
-    return sys.platform == "linux"
-
-
-def send_train(sender: skt.Sender, train: Train) -> None:
-    """Send the datagrams of a train by one call: a burst as a switch delivers it, faster than one loop can send it."""
-    sender.socket.sendmsg([train.buffer], [(SOL_UDP, UDP_SEGMENT, struct.pack("@H", train.size))])
-
-
-def send_datagrams(sender: skt.Sender, train: Train) -> None:
-    """Send the datagrams of a train."""
-    view = memoryview(train.buffer)
-    left = [view[at : at + train.size] for at in range(0, len(view), train.size)]
-    while left:
-        left = left[sender.send_batch(left) :]
 
 
 class Publisher:

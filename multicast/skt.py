@@ -548,6 +548,7 @@ def open_sender(
     interface: InterfaceLike = None,
     ttl: SupportsIndex = 1,
     loopback: bool = True,
+    segmentation: bool = True,
 ) -> _backend.Sender:
     """Open a socket that sends to a group, and return its `Sender`.
 
@@ -555,6 +556,8 @@ def open_sender(
     - interface: to send through, as in `join_group`; one of its own addresses is also the address sent from
     - ttl: how many hops it may go (`set_multicast_ttl`)
     - loopback: whether receivers on this host get it, too (`set_multicast_loopback`)
+    - segmentation: whether `send_batch` may hand several datagrams of one length to the kernel as a train, which it
+      cuts on their way out (UDP_SEGMENT, udp(7)). Receivers get the same datagrams either way.
 
     Everything is undone if a step fails. Raises TypeError, ValueError, and OSError: ENODEV, EADDRNOTAVAIL (no such
     interface), ENETUNREACH (no route, and no interface was named).
@@ -578,7 +581,7 @@ def open_sender(
         except OSError as error:
             hint = "" if index else "; no interface was named, and no route leads to the group"
             raise _errors.system(error, doing, hint) from None
-        return Sender(sock)
+        return Sender(sock, segmentation=segmentation)
     except BaseException:
         sock.close()
         raise
