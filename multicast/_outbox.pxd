@@ -26,6 +26,9 @@ cdef struct Rules:         # of multicast/_sending.py, where they are explained
     uint32_t fits          # a segment so long can't be too long for a path
     int report_level       # the option for reports of what was dropped
     int report_name
+    int64_t first_pause    # ns, for a device's queue that is full
+    int64_t longest_pause
+    int64_t patience
 
 cdef struct Outbox:
     mmsghdr headers[SEND_AT_ONCE]

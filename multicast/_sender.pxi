@@ -8,10 +8,6 @@ from libc.errno cimport ENOBUFS
 from . import _sending
 
 
-cdef int64_t _first_pause = _sending.FIRST_PAUSE, _longest_pause = _sending.LONGEST_PAUSE
-cdef int64_t _patience = _sending.PATIENCE
-
-
 cdef int _hold(data, Outbox *outbox, int i, str operation) except -1:
     if not PyObject_CheckBuffer(data):
         raise _errors.no_buffer(operation, data)
@@ -41,6 +37,8 @@ cdef class Sender(_Endpoint):
         rules.room = _sending.train_room(sock) if _arguments.boolean(segmentation, "Sender", "segmentation") else 0
         rules.fewest, rules.fits = _sending.FEWEST_SEGMENTS, _sending.FITS_EVERY_PATH
         rules.report_level, rules.report_name = _sending.drop_reports(sock.family)
+        rules.first_pause, rules.longest_pause = _sending.FIRST_PAUSE, _sending.LONGEST_PAUSE
+        rules.patience = _sending.PATIENCE
         outbox_init(&self._outbox)
         self._open(sock, "Sender")
         self._outbox.rules, self._outbox.too_long = rules, _sending.EVERY_LENGTH
@@ -48,7 +46,7 @@ cdef class Sender(_Endpoint):
     cdef int _flush(self, int held, str operation) except 0:
         """Send the first `held` buffers: how many went, or -errno; waits while a queue is full."""
         cdef Outbox *outbox = &self._outbox
-        cdef int64_t pause = _first_pause, end = -1
+        cdef int64_t pause = outbox.rules.first_pause, end = -1
         cdef int n
         cdef short found = 0
         while True:
@@ -71,12 +69,12 @@ cdef class Sender(_Endpoint):
                 if endpoint_closed(&self._endpoint):
                     return -EBADF
                 if end < 0:
-                    end = monotonic_ns() + _patience
+                    end = monotonic_ns() + outbox.rules.patience
                 elif monotonic_ns() >= end:
                     return n
                 with nogil:
                     outbox_pause(self._endpoint.wake, pause)
-                pause = min(2 * pause, _longest_pause)
+                pause = min(2 * pause, outbox.rules.longest_pause)
                 PyErr_CheckSignals()
             elif not train_refused(outbox, -n):
                 return n

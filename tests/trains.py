@@ -36,7 +36,8 @@ class Listener:
         self.sock = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM, proto)
         try:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(PermissionError):  # else what the system grants has to do
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 20)
+            with contextlib.suppress(PermissionError):  # then what the system grants anybody has to do
                 self.sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
             self.sock.settimeout(seconds)
             self.sock.bind((address, port))

@@ -5,7 +5,6 @@ without a deadline, and ends when its stdin does.
 """
 
 import ctypes
-import errno
 import fcntl
 import json
 import os
@@ -18,10 +17,12 @@ import zlib
 from pathlib import Path
 
 import multicast
+from multicast import _sending
 
 sys.path.append(str(Path(__file__).parent.parent))
 from trains import END, Listener, payloads
 
+PATIENCE = _sending.PATIENCE
 PACKET_VNET_HDR, SOL_PACKET = 15, 263
 ETH_P_ALL = 3
 
@@ -37,6 +38,11 @@ def do_sender(name, to, port, options):
         senders[name] = multicast.Sender(sock, **options)
     else:
         senders[name] = multicast.open_sender(to, port, **options)
+
+
+def do_patience(seconds):
+    """Have the senders that are opened from now on, until `close`, wait for so long for a queue."""
+    _sending.PATIENCE = round(seconds * 1e9)
 
 
 def do_option(name, level, option, value):
@@ -128,14 +134,13 @@ class Interrupted(Exception):
     """What a handler raises here."""
 
 
-def send_for_ever(sender, ended, patient):
+def send_for_ever(sender, ended):
     while True:
         try:
             sender.send_batch([bytes(1_000)] * 5)
         except OSError as error:
-            if error.errno != errno.ENOBUFS or not patient:
-                ended.append(error.errno)
-                return
+            ended.append(error.errno)
+            return
 
 
 def after_a_refusal(before, call):
@@ -154,7 +159,7 @@ def after_a_refusal(before, call):
 def do_closed(name):
     """Send until the sender is closed by another thread, while it waits."""
     thread, ended = after_a_refusal(refusals(), senders[name].close), []
-    send_for_ever(senders[name], ended, patient=True)
+    send_for_ever(senders[name], ended)
     thread.join()
     return ended
 
@@ -170,7 +175,7 @@ def do_interrupted(name):
     thread = after_a_refusal(refusals(), lambda: signal.pthread_kill(main_thread, signal.SIGUSR1))
     ended = []
     try:
-        send_for_ever(senders[name], ended, patient=True)
+        send_for_ever(senders[name], ended)
     except Interrupted:
         ended.append("interrupted")
     thread.join()
@@ -180,7 +185,7 @@ def do_interrupted(name):
 def do_counted(name):
     """Send until it gives up, and count in this thread as long as it waits."""
     ended, turns, before = [], 0, refusals()
-    thread = threading.Thread(target=send_for_ever, args=(senders[name], ended, False))
+    thread = threading.Thread(target=send_for_ever, args=(senders[name], ended))
     thread.start()
     while refusals() == before:
         assert thread.is_alive(), ended
@@ -205,6 +210,7 @@ def do_refusals():
 def do_close():
     for each in [*listeners.values(), *senders.values()]:
         each.close()
+    _sending.PATIENCE = PATIENCE
     listeners.clear()
     senders.clear()
 
