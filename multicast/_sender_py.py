@@ -58,6 +58,7 @@ class Sender(Endpoint):
             raise RuntimeError("Sender: already initialised")
         self._room = room
         self._too_long = _sending.EVERY_LENGTH  # from here on datagrams go alone, since the kernel refused such a train
+        self._report_option = _sending.drop_reports(sock.family)
         self._reports: bool | None = None  # whether each dropped one is told of; asked for once a call
         super().__init__(sock)
 
@@ -65,7 +66,7 @@ class Sender(Endpoint):
         """Whether every datagram has to have an answer of its own."""
         if self._reports is None:
             try:
-                self._reports = bool(self._own.getsockopt(*_sending.drop_reports(self._own.family)))
+                self._reports = bool(self._own.getsockopt(*self._report_option))
             except OSError:
                 self._reports = True
         return self._reports

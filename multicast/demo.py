@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 GROUP = "239.255.64.64"  # of the block for use within an organisation (RFC 2365)
 INTERFACE = "127.0.0.1"
 RECEIVE_BUFFER = 8 << 20
+BURST = 8  # trains of the feed that the sender hands over at once, some 190 datagrams
 POLL = 0.1  # seconds without a datagram after which a receiver asks whether the sender is done
 QUIET = 1.0  # seconds that the last datagrams may take
 
@@ -136,18 +137,21 @@ def publish(connection: Connection, session: bytes, port: int, seconds: float) -
     """Send the feed as fast as it goes; in a process of its own. Reports (datagrams, seconds)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the receiver, too, which then ends this process
     feed = SyntheticFeed(session)
+    bursts = [feed.trains[at : at + BURST] for at in range(0, len(feed.trains), BURST)]
+    views = [[view for train in burst for view in train.views] for burst in bursts]
     with skt.open_sender(GROUP, port, interface=INTERFACE, ttl=0) as sender:
         connection.send("ready")
         connection.recv()
         datagrams, sequence = 0, 1
         begin = now = time.monotonic()
         while now - begin < seconds:
-            for train in feed.trains:
-                sequence = train.number(sequence)
-                left = train.views
-                while left:
-                    left = left[sender.send_batch(left) :]
-                datagrams += train.datagrams
+            for burst, buffers in zip(bursts, views, strict=True):
+                for train in burst:
+                    sequence = train.number(sequence)
+                sent = 0
+                while sent < len(buffers):
+                    sent += sender.send_batch(buffers[sent:])
+                datagrams += sent
                 now = time.monotonic()
                 if now - begin >= seconds:
                     break
