@@ -14,7 +14,6 @@ cdef enum Calls:
     DENIED = 1    # it does not exist for this process: its seccomp policy answers ENOSYS or EPERM
 
 
-
 cdef inline bint mmsg_denied(uint32_t *calls, bint sending, int error) noexcept nogil:
     """Whether an error means that the call itself is denied: then remember, and do without from now on."""
     cdef int result
@@ -65,5 +64,3 @@ cdef inline int receive_batch(
     if error != EAGAIN:
         late_error[0] = error
     return n
-
-

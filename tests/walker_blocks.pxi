@@ -413,7 +413,7 @@ cdef const char *blocks_case(Dice *dice, uint64_t *seen) noexcept nogil:
     seen[BLOCKS] += 1
     if below(dice, 8) == 0:
         walker_grant(below(dice, 16))
-    if pool_init(&trial.pool, &shape, 1):
+    if pool_init(&trial.pool, &shape, 1, NULL):
         trial.block = pool_take(&trial.pool)
         walker_grant(ENDLESS)
         if pool_take(&trial.pool) != NULL:
