@@ -7,6 +7,7 @@ reason when they can't be made. Must not touch an interface, an address or a sys
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -261,8 +263,20 @@ class Worker:
 
     def ask(self, do: str, **arguments: object) -> None:
         """Have the agent do something; its answer is to be fetched by `answer`."""
+        self._tell(do, json.dumps({"do": do, **arguments}))
+
+    def begin(self, do: str, **arguments: object) -> Callable[[], object]:
+        """Have the agent do something meanwhile; return what waits for its answer, to be called before the next."""
+        self.ask(do, **arguments)
+        return functools.partial(self._answer, do)
+
+    def enough(self, do: str) -> None:
+        """Tell what was begun, and goes on until then, that it can end."""
+        self._tell(do, "enough")
+
+    def _tell(self, do: str, line: str) -> None:
         try:
-            self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
+            self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             raise self._failed(do, "it has ended") from None
@@ -317,14 +331,15 @@ class Agent(Worker):
     """A process in a host with the package that is under test: receives and sends as it is told.
 
     - script: what it runs, which says which package it imported, as agents/host.py does
+    - more: names of scripts beside its own whose commands it knows, too
     """
 
-    def __init__(self, host: Host, package: ModuleType, script: Path = AGENT) -> None:
+    def __init__(self, host: Host, package: ModuleType, *more: str, script: Path = AGENT) -> None:
         self._receivers = 0
         # The very package that pytest has, whether that is the checkout's or an installed one.
         where = str(Path(package.__file__).parent.parent)
         environment = {"PYTHONPATH": where, "MULTICAST_BACKEND": package.BACKEND}
-        super().__init__(host, script, environment=environment)
+        super().__init__(host, script, *more, environment=environment)
         try:
             assert self.said == [package.BACKEND, package.__file__], f"the agent imported {self.said}"
         except BaseException:
@@ -335,9 +350,9 @@ class Agent(Worker):
         """Open a receiver: `open_receiver` with these arguments. {"Interface": name} is that `Interface`."""
         return self._opened("open", group=group, port=port, options=options)
 
-    def plain(self, address: str, port: int) -> RemoteReceiver:
+    def plain(self, address: str, port: int, receive_buffer: int | None = None) -> RemoteReceiver:
         """Open a receiver on a socket of the standard library that is bound, shared, and left as it is otherwise."""
-        return self._opened("plain", address=address, port=port)
+        return self._opened("plain", address=address, port=port, receive_buffer=receive_buffer)
 
     def _opened(self, do: str, **arguments: object) -> RemoteReceiver:
         self._receivers += 1
@@ -357,42 +372,50 @@ class RemoteReceiver:
     """A receiver that an agent has opened."""
 
     def __init__(self, agent: Agent, name: int) -> None:
-        self._agent, self._name = agent, name
+        self.agent, self._name = agent, name
+
+    def begin(self, do: str, **arguments: object) -> Callable[[], object]:
+        """As `Agent.begin`, of something that is done with this receiver."""
+        return self.agent.begin(do, name=self._name, **arguments)
+
+    def call(self, do: str, **arguments: object) -> object:
+        """As `Agent.call`, of something that is done with this receiver."""
+        return self.begin(do, **arguments)()
 
     def until(self, last: str) -> list[str]:
         """Receive until this payload comes; return all that came, in order."""
-        return self._agent.call("until", name=self._name, last=last, seconds=DEADLINE / 2)
+        return self.agent.call("until", name=self._name, last=last, seconds=DEADLINE / 2)
 
     def told(self, count: int) -> list[dict[str, object]]:
         """Receive so many datagrams; return what all columns tell of each."""
-        return self._agent.call("told", name=self._name, count=count, seconds=DEADLINE / 2)
+        return self.agent.call("told", name=self._name, count=count, seconds=DEADLINE / 2)
 
     def join(self, group: str, **options: object) -> None:
-        self._agent.call("join", name=self._name, group=group, options=options)
+        self.agent.call("join", name=self._name, group=group, options=options)
 
     def leave(self, group: str, **options: object) -> None:
-        self._agent.call("leave", name=self._name, group=group, options=options)
+        self.agent.call("leave", name=self._name, group=group, options=options)
 
     def verb(self, verb: str, *arguments: object, **options: object) -> object:
         """Call a verb of the package on the receiver's socket."""
-        return self._agent.call("verb", name=self._name, verb=verb, arguments=arguments, options=options)
+        return self.agent.call("verb", name=self._name, verb=verb, arguments=arguments, options=options)
 
     def method(self, method: str, *arguments: object, **options: object) -> object:
         """Call a method of the receiver."""
-        return self._agent.call("method", name=self._name, method=method, arguments=arguments, options=options)
+        return self.agent.call("method", name=self._name, method=method, arguments=arguments, options=options)
 
     def tracked(self, method: str, *arguments: object, **options: object) -> object:
         """Call a method of memberships of the receiver's socket that are not the receiver's own."""
-        return self._agent.call("tracked", name=self._name, method=method, arguments=arguments, options=options)
+        return self.agent.call("tracked", name=self._name, method=method, arguments=arguments, options=options)
 
     def memberships(self) -> list[dict[str, object]]:
-        return self._agent.call("memberships", name=self._name)
+        return self.agent.call("memberships", name=self._name)
 
     def stats(self) -> dict[str, int]:
-        return self._agent.call("stats", name=self._name)
+        return self.agent.call("stats", name=self._name)
 
     def close(self) -> None:
-        self._agent.call("close", name=self._name)
+        self.agent.call("close", name=self._name)
 
 
 def _line(process: subprocess.Popen) -> str:

@@ -27,11 +27,11 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture
 def agent(multicast: ModuleType) -> Iterator[Callable[..., Agent]]:
-    """Start agents with the backend under test; they have to have ended well after the test."""
+    """Start agents in hosts with the backend under test; they have to have ended well after the test."""
     with contextlib.ExitStack() as closing:
 
-        def start(host: Host, script: Path = AGENT) -> Agent:
-            started = Agent(host, multicast, script)
+        def start(host: Host, *more: str, script: Path = AGENT) -> Agent:
+            started = Agent(host, multicast, *more, script=script)
             closing.callback(started.close)
             return started
 

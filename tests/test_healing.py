@@ -96,7 +96,7 @@ class Feed:
 @pytest.fixture
 def opened(rig, agent):
     """Open watched sockets, in one process."""
-    process = agent(rig.rx, WATCHER)
+    process = agent(rig.rx, script=WATCHER)
     count = iter(range(100))
     return lambda *joins, **options: Feed(process, next(count), joins=joins, **options)
 

@@ -152,7 +152,7 @@ def ends(own_rig, multicast) -> Iterator[list[Agent]]:
     with contextlib.ExitStack() as closing:
         agents = []
         for host in (own_rig.tx, own_rig.rx):
-            agents.append(Agent(host, multicast, AGENT))
+            agents.append(Agent(host, multicast, script=AGENT))
             closing.callback(agents[-1].close)
         yield agents
 

@@ -1,10 +1,13 @@
 """Runs inside a host of tests/rig.py: receives and sends with the package as it is told on stdin.
 
-Owns no judgement: what came is told, the test decides. Must not wait without a deadline.
+Scripts that are named on the command line know more commands. Owns no judgement: what came is told, the test decides.
+Must not wait without a deadline.
 """
 
+import importlib
 import ipaddress
 import socket
+import sys
 import time
 
 import commands
@@ -31,9 +34,11 @@ def do_open(name, group, port, options):
     opened[name] = receivers[name].memberships
 
 
-def do_plain(name, address, port):
+def do_plain(name, address, port, receive_buffer):
     sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if receive_buffer is not None:
+        multicast.set_receive_buffer(sock, receive_buffer)
     sock.bind((address, port))
     receivers[name] = multicast.Receiver(sock)
 
@@ -144,6 +149,9 @@ def sender(source, to, port):
     return sock
 
 
-commands.serve(globals(), [multicast.BACKEND, multicast.__file__])
+known = dict(globals())
+for script in sys.argv[1:]:
+    known |= vars(importlib.import_module(script))
+commands.serve(known, [multicast.BACKEND, multicast.__file__])
 for each in [*receivers.values(), *senders.values()]:
     each.close()
