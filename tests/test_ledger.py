@@ -1,7 +1,7 @@
 """The ledger at overload: what was sent was received or is counted as dropped, to the last datagram.
 
-Owns the paths that it is sent on, in one host and from host to host. Must not pass where little was dropped: the receiver
-takes a batch only when the kernel has dropped twice what was received so far.
+Owns the paths that it is sent on, in one host and from host to host. Must not pass where little was dropped: a batch is
+received only when the kernel has dropped twice what was received so far.
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def dropped_on(host, interface: str) -> int:
 # How it is sent, and whether each datagram carries the count of drops.
 @pytest.mark.parametrize(("train", "stamped"), [(1, True), (TRAIN, False)], ids=["one by one", "in trains"])
 @of_each_path
-def test_at_overload_all_is_received_or_counted_as_dropped(
-    multicast, rig, rx, sender, path, family, train, stamped
-):
+def test_at_overload_all_is_received_or_counted_as_dropped(multicast, rig, rx, sender, path, family, train, stamped):
     """1,000,000 datagrams, on the stdlib backend 100,000, of which less than half can be received."""
     count, group, tx = size(multicast, COUNT), family.groups[0], sender(path)
     rx.call("move", cpu=None)
@@ -124,7 +122,9 @@ def test_at_overload_by_two_senders_at_once_too(multicast, rig, rx, sender, path
     tally = feed.call("tally", last={1: count, 2: count}, seconds=DEADLINE / 2, stamped=True)
     stats = feed.stats()
     elsewhere = dropped_on(rig.rx, path.interface) - before
-    print(f"{2 * count + 2} sent, {stats['datagrams']} received, {stats['drops']} dropped, {elsewhere} on the way;", tally)
+    print(
+        f"{2 * count + 2} sent, {stats['datagrams']} received, {stats['drops']} dropped, {elsewhere} on the way;", tally
+    )
     assert stats["datagrams"] + stats["drops"] + elsewhere == 2 * count + 2
     assert sum(each["came"] for each in tally["streams"].values()) == stats["datagrams"]
     assert sum(each["missing"] for each in tally["streams"].values()) == stats["drops"] + elsewhere

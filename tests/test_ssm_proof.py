@@ -1,7 +1,7 @@
 """Source-specific multicast at volume: of ten sources that were not listed nothing is delivered, of the listed one all.
 
-Owns the addresses that tx has meanwhile, and takes them back. Must not pass where nothing unlisted could have come: other
-receivers of the host get all of it.
+Owns the addresses that tx has meanwhile, and takes them back. Must not pass where nothing unlisted could have come:
+other receivers of the host get all of it.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ import socket
 import struct
 import sys
 import time
-from __main__ import receivers, senders
 
 import multicast
+from __main__ import receivers, senders
 
 DATAGRAM = struct.Struct("!BQ")
 UDP_SEGMENT = 103  # linux/udp.h
