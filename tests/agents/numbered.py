@@ -17,7 +17,6 @@ import multicast
 from __main__ import receivers, senders
 
 DATAGRAM = struct.Struct("!BQ")
-UDP_SEGMENT = 103  # linux/udp.h
 TURN = 64  # datagrams, or trains, that are sent until each stream has had its turn
 
 tallies = {}
@@ -29,22 +28,23 @@ tallies = {}
 def do_send_numbered(port, streams, first, count, train=1):
     """Send `count` datagrams of each stream, from the one with the number `first` on, in turns.
 
-    train: how many the kernel takes at once, to be taken apart where they are received (UDP_SEGMENT, udp(7))
+    train: how many the kernel takes at once, to be taken apart where they are received (`Sender.send_batch`)
     """
     turn = max(1, TURN // len(streams)) * train
     for start in range(first, first + count, turn):
         numbers = range(start, min(start + turn, first + count))
         for stream, *where in streams:
-            sending = outlet(port, *where)
-            if train > 1:
-                sending.socket.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, DATAGRAM.size)
+            sending = outlet(port, *where, segmentation=train > 1)
             payloads = [DATAGRAM.pack(stream, number) for number in numbers]
-            sending.send_batch([b"".join(payloads[at : at + train]) for at in range(0, len(payloads), train)])
+            at_once = train if train > 1 else len(payloads)
+            for at in range(0, len(payloads), at_once):
+                sending.send_batch(payloads[at : at + at_once])
 
 
-def outlet(port, source, to, interface=None, ttl=1):
+def outlet(port, source, to, interface=None, ttl=1, segmentation=False):
     """What sends from an own address, through the interface that has it unless another one is named."""
-    if (port, source, to, interface, ttl) not in senders:
+    key = port, source, to, interface, ttl, segmentation
+    if key not in senders:
         family = socket.AF_INET6 if ":" in to else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_DGRAM)
         if ipaddress.ip_address(to).is_multicast:
@@ -52,8 +52,8 @@ def outlet(port, source, to, interface=None, ttl=1):
             multicast.set_multicast_ttl(sock, ttl)
         sock.bind((source, 0))
         sock.connect((to, port))
-        senders[port, source, to, interface, ttl] = multicast.Sender(sock)
-    return senders[port, source, to, interface, ttl]
+        senders[key] = multicast.Sender(sock, segmentation=segmentation)
+    return senders[key]
 
 
 def do_move(cpu):
