@@ -326,16 +326,16 @@ def test_importing_prints_nothing(each_backend):
 
 
 def test_importing_costs_at_most_ten_milliseconds_over_a_socket(each_backend):
-    """By the best of several interpreters: what a busy machine adds can't make the best one worse."""
+    """By the best of several interpreters, and in their own time: what a busy machine adds can't make that worse."""
     copy, word = each_backend
     assert compileall.compile_dir(copy.package, quiet=1)
     code = """
 import sys, time
 sys.path.insert(0, {directory!r})
 import socket
-begin = time.perf_counter()
+begin = time.process_time()
 import multicast
-print(time.perf_counter() - begin)
+print(time.process_time() - begin)
 """
     runs = [copy.run(code.format(directory=str(copy.directory)), word) for _ in range(10)]
     assert [done.stderr for done in runs if done.returncode] == []
