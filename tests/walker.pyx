@@ -51,6 +51,7 @@ cdef enum:
     WIDENED_UP
     WIDENED_DOWN
     BLOCKS
+    CALLERS_MEMORY
     MEMORY_SHORT
     ALL_FOREIGN
     FOREIGN
@@ -76,9 +77,9 @@ _KINDS = (
 _NAMES = (
     *_KINDS, *(f"{kind} missized" for kind in _KINDS), "unknown", "empty", "ended", "padding cut", "header cut",
     "too short", "too long", "no time", "by software", "by hardware", "software passed over", "no segment",
-    "widened up", "widened down", "blocks", "memory short", "all foreign", "foreign", "joined here", "joined anywhere",
-    "moved", "truncated", "control truncated", "no control", "lone", "trains", "pieces", "pieces cut", "pieces beyond",
-    "names told", "names short",
+    "widened up", "widened down", "blocks", "caller's memory", "memory short", "all foreign", "foreign", "joined here",
+    "joined anywhere", "moved", "truncated", "control truncated", "no control", "lone", "trains", "pieces",
+    "pieces cut", "pieces beyond", "names told", "names short",
 )
 assert len(_NAMES) == OUTCOMES
 

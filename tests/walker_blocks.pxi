@@ -26,6 +26,7 @@ cdef struct Trial:
     Dice *dice
     uint64_t *seen
     Pool pool
+    char *memory                 # of the caller's, for the slots of every block; or NULL
     Block *block
     char *controls[MOST_SLOTS]   # each slot's own: a read past one of them is seen
     Kept kept[MOST_SLOTS]
@@ -397,27 +398,52 @@ cdef const char *_receive(Trial *trial) noexcept nogil:
     return fault
 
 
+cdef const char *_take(Trial *trial) noexcept nogil:
+    """Take a block; where the pool has two, the other one stays idle and has other slots."""
+    cdef Pool *pool = &trial.pool
+    cdef size_t size = <size_t> pool.shape.batch_size * pool.shape.slot_size
+    cdef Block *other = NULL
+    trial.block = pool_take(pool)
+    if pool.limit == 2:
+        other = pool_take(pool)
+    if trial.block == NULL or (pool.limit == 2 and other == NULL):
+        return "a block that is not there"
+    if pool_take(pool) != NULL:
+        return "a block past the limit"
+    if other != NULL:
+        if trial.block.slots < other.slots + size and other.slots < trial.block.slots + size:
+            return "slots that two blocks share"
+        pool_put(pool, other)
+    if trial.memory != NULL and not trial.memory <= trial.block.slots <= trial.memory + (pool.limit - 1) * size:
+        return "slots that are not in the caller's memory"
+    return NULL
+
+
 cdef const char *blocks_case(Dice *dice, uint64_t *seen) noexcept nogil:
     """A pool of a shape that nobody would think of, and two batches in one of its blocks: what is wrong, or NULL."""
     cdef Trial trial
     cdef Shape shape
     cdef const char *fault = NULL
     cdef int64_t refused = walker_refused()
+    cdef uint32_t limit = 1 + below(dice, 2)
     cdef uint32_t i
     memset(&trial.totals, 0, sizeof(trial.totals))
     memset(&trial.expected, 0, sizeof(trial.expected))
     memset(trial.controls, 0, sizeof(trial.controls))
-    trial.dice, trial.seen, trial.entries = dice, seen, NULL
+    trial.dice, trial.seen, trial.entries, trial.memory = dice, seen, NULL, NULL
     trial.joined.count = 0
     _shape(dice, &shape)
     seen[BLOCKS] += 1
+    if below(dice, 4) == 0:
+        trial.memory = <char *> malloc(limit * shape.batch_size * shape.slot_size)
+        seen[CALLERS_MEMORY] += 1
     if below(dice, 8) == 0:
         walker_grant(below(dice, 16))
-    if pool_init(&trial.pool, &shape, 1, NULL):
-        trial.block = pool_take(&trial.pool)
+    if pool_init(&trial.pool, &shape, limit, trial.memory):
         walker_grant(ENDLESS)
-        if pool_take(&trial.pool) != NULL:
-            return "a block past the limit"
+        fault = _take(&trial)
+        if fault != NULL:
+            return fault
         trial.pool.in_use = 1
         if shape.control_size:
             for i in range(shape.batch_size):
@@ -440,4 +466,5 @@ cdef const char *blocks_case(Dice *dice, uint64_t *seen) noexcept nogil:
             return "a pool that is not there, and memory was"
         seen[MEMORY_SHORT] += 1
     pool_free(&trial.pool)
+    free(trial.memory)  # not before: whoever gave it has it until the last block is gone
     return fault
