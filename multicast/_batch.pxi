@@ -167,11 +167,13 @@ cdef class Batch:
 
     def source(self, index):
         """Return where a datagram came from, as `socket.recvfrom` does: (address, port), over IPv6 with two more."""
-        cdef Py_ssize_t i = self._at(index)
+        cdef Py_ssize_t i = self._at(index), length
         cdef msghdr *header = &self._block.headers[self._block.offsets[i] // self._pool.pool.shape.slot_size].msg_hdr
         if "source" not in self._pool.kept:
             raise _columns.not_kept("Batch.source", "source")
-        return self._text_of((<char *> header.msg_name)[:header.msg_namelen], _columns.socket_address)
+        # The kernel says how long the address is, not how much of it there was room for.
+        length = min(header.msg_namelen, self._pool.pool.shape.name_size)
+        return self._text_of((<char *> header.msg_name)[:length], _columns.socket_address)
 
     def destination(self, index):
         """Return the address that a datagram was sent to, as text: the group, or an address of this host."""

@@ -6,6 +6,7 @@ Must not make a system call that a backend could make, nor stand between a user 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -507,6 +508,10 @@ def open_receiver(
         raise
 
 
+# What a sandbox answers that lets nobody ask about interfaces.
+_DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP)
+
+
 def _watch_over(
     receiver: _backend.Receiver, silence: float | None, on_silence: Callable[[Silence], object] | None, operation: str
 ) -> None:
@@ -518,7 +523,7 @@ def _watch_over(
             )
         )
     except OSError as error:
-        if silence is not None:
+        if silence is not None or error.errno not in _DENIED:
             raise
         _say_once(f"{error}: receivers will not heal (self_healing=False accepts that without this warning)", "healing")
 
