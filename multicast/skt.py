@@ -12,7 +12,7 @@ import socket
 import sys
 import warnings
 
-from . import __version__, _arguments, _errors, _membership
+from . import _arguments, _errors, _extension_check, _membership
 from ._capacity import receive_capacity
 from ._columns import COLUMNS
 from ._error_queue import read_errors, set_error_queue
@@ -26,7 +26,6 @@ from ._watch import Watch
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from types import ModuleType
     from typing import SupportsFloat, SupportsIndex
 
     from typing_extensions import Buffer
@@ -81,58 +80,6 @@ __all__ = [
 
 # The backend -------------------------------------------------------------------------------------------------------
 
-# What a backend has to have. One that lacks a name fails here, when it is imported, and not in somebody's loop.
-_BACKEND_NAMES = (
-    "VERSION",
-    "Batch",
-    "Receiver",
-    "Sender",
-    "block_source",
-    "bound_address",
-    "follow_interface",
-    "get_source_filter",
-    "join_group",
-    "leave_group",
-    "limit_to_joined",
-    "set_multicast_interface",
-    "set_multicast_loopback",
-    "set_multicast_ttl",
-    "set_receive_buffer",
-    "set_source_filter",
-    "unblock_source",
-)
-
-
-def _checked(backend: ModuleType) -> None:
-    """Refuse an extension that is not this package's: left behind by another version, or found in another place."""
-    missing = [name for name in _BACKEND_NAMES if not hasattr(backend, name)]
-    version, place, own = getattr(backend, "VERSION", None), backend.__file__ or "", os.path.dirname(__file__)
-    if missing:
-        wrong = f"is stale: it lacks {', '.join(missing)}"
-    elif version != __version__:
-        wrong = f"is stale: it is of version {version}, the package of {__version__}"
-    elif os.path.dirname(place) != own:
-        wrong = f"belongs to another installation than {own}"
-    else:
-        return
-    raise ImportError(
-        f"the extension {place} {wrong}. Build it again (pip install multicast-skt), "
-        "or set MULTICAST_BACKEND=stdlib to do without it",
-        name=backend.__name__,
-        path=place,
-    )
-
-
-def _why_missing() -> str:
-    if sys.platform != "linux":
-        return f"the native backend is for Linux, this is {sys.platform}"
-    here = os.path.dirname(__file__)
-    others = sorted(name for name in os.listdir(here) if name.startswith("_skt.") and name.endswith(".so"))
-    wanted = f"{sys.implementation.cache_tag} on {os.uname().machine}"
-    there = f"only {', '.join(others)} is there" if others else "it was not built when the package was installed"
-    return f"no extension multicast._skt for {wanted}: {there}"
-
-
 _choice = os.environ.get("MULTICAST_BACKEND") or "auto"
 if _choice not in ("auto", "native", "stdlib"):
     raise ImportError(f"MULTICAST_BACKEND={_choice!r}: use auto, native or stdlib")
@@ -146,11 +93,11 @@ if _choice != "stdlib":
         # Only this may end on the other backend. An extension that is there and does not load is an error, as it is.
         if _error.name != "multicast._skt":
             raise
-        BACKEND_REASON = _why_missing()
+        BACKEND_REASON = _extension_check.why_missing()
         if _choice == "native":
             raise ImportError(f"MULTICAST_BACKEND=native: {BACKEND_REASON}", name="multicast._skt") from None
     else:
-        _checked(_extension)
+        _extension_check.refuse_another(_extension)
         BACKEND, BACKEND_REASON = "native", f"MULTICAST_BACKEND={_choice}, and the extension is there"
 
 if TYPE_CHECKING or BACKEND == "stdlib":

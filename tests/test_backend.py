@@ -256,7 +256,7 @@ def test_an_extension_of_another_version_is_an_error(full, native, word):
 
 @pytest.mark.parametrize("word", ["auto", "native"])
 def test_an_extension_that_lacks_a_name_is_an_error(full, word):
-    edited(full, "skt.py", "_BACKEND_NAMES = (\n", '_BACKEND_NAMES = (\n    "a_later_verb",\n')
+    edited(full, "_extension_check.py", "BACKEND_NAMES = (\n", 'BACKEND_NAMES = (\n    "a_later_verb",\n')
     text = full.import_error(word)
     assert f"the extension {full.extension} is stale: " in text
     assert "lacks a_later_verb" in text

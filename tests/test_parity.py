@@ -45,7 +45,9 @@ def test_the_package_and_the_door_have_the_same_names(both):
 
 def test_both_backends_have_what_the_door_asks_of_a_backend(both):
     for package in both:
-        assert [name for name in package.skt._BACKEND_NAMES if not hasattr(package.skt._backend, name)] == []
+        assert [
+            name for name in package.skt._extension_check.BACKEND_NAMES if not hasattr(package.skt._backend, name)
+        ] == []
         assert package.__version__ == package.skt._backend.VERSION
 
 
