@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import signal
 import socket
 import sys
 from types import ModuleType
@@ -45,6 +46,8 @@ LIBRARY = os.environ.get("MULTICAST_TEST_LIBRARY")  # set: the package has to co
 
 def pytest_configure() -> None:
     """Import what is to be tested; if it is not there, end the run before a test passes on something else."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as of a job in the background: Ctrl-C is tested, too
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for backend in BACKENDS:
         try:
             PACKAGES[backend] = load(backend)
