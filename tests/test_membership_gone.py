@@ -81,7 +81,7 @@ def tx(rig, agent):
 def listening(rx, family):
     """A receiver of this family that has joined nothing on gone0, and is bound to no group."""
     others = ["239.195.7.1", "239.195.7.2"] if family is IPV4 else ["ff15::195:7:1", "ff15::195:7:2"]
-    return rx.receiver(others, PORT, interface="lo")
+    return rx.receiver(others, PORT, interface="lo", self_healing=False)
 
 
 # Where it has gone -------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def listening(rx, family):
 
 def test_what_is_joined_on_an_interface_that_has_gone_can_be_read_and_left(rx, link, family):
     group, (one, two) = family.groups[0], SOURCES[str(family)]
-    feed = rx.receiver(group, PORT, interface="gone0")
+    feed = rx.receiver(group, PORT, interface="gone0", self_healing=False)
     feed.method("block", group, one)
     link.take_down()
     assert feed.verb("get_source_filter", group, INDEX) == {"mode": "exclude", "sources": [one]}
@@ -110,7 +110,7 @@ def test_what_is_joined_on_an_interface_that_has_gone_can_be_read_and_left(rx, l
 @pytest.mark.parametrize("how", ["index", "name", "nothing"])
 def test_a_receiver_leaves_an_interface_that_has_gone(rx, link, family, how):
     group, (one, two) = family.groups[0], SOURCES[str(family)]
-    feed = rx.receiver([group, family.groups[1]], PORT, interface="gone0", source=[one, two])
+    feed = rx.receiver([group, family.groups[1]], PORT, interface="gone0", source=[one, two], self_healing=False)
     link.take_down()
     feed.method("leave", group, {"index": INDEX, "name": "gone0", "nothing": None}[how])
     assert [row["group"] for row in feed.memberships()] == [family.groups[1]]
@@ -122,7 +122,7 @@ def test_a_receiver_leaves_an_interface_that_has_gone(rx, link, family, how):
 
 def test_a_receiver_leaves_by_name_what_it_joined_by_another_index(rig, rx, link, family):
     group = family.groups[0]
-    feed = rx.receiver(group, PORT, interface="gone0")
+    feed = rx.receiver(group, PORT, interface="gone0", self_healing=False)
     link.again(ANOTHER)
     feed.method("leave", group, "gone0")
     assert feed.memberships() == []
@@ -135,7 +135,7 @@ def test_a_receiver_leaves_by_name_what_it_joined_by_another_index(rig, rx, link
 def test_the_filter_of_an_interface_made_anew_can_not_be_set(rx, link, family):
     """The socket has the entry of the old one, by the same index; the new one knows nothing of it."""
     group = family.groups[0]
-    feed = rx.receiver(group, PORT, interface="gone0")
+    feed = rx.receiver(group, PORT, interface="gone0", self_healing=False)
     link.again()
     change = lambda: feed.method("set_source_filter", group, "include", [SOURCES[str(family)][0]])  # noqa: E731
     refused(errno.ESRCH, change, f"set_source_filter {group} on gone0 (index 30)", "made anew", "leave it, and join")
@@ -192,7 +192,7 @@ def test_what_was_joined_is_received_again(rig, rx, tx, link, family, index):
 
 def test_a_group_of_one_link_is_received_again(rx, tx, link):
     """The socket that is bound to such a group is bound to the interface, too: to one that is no more."""
-    feed = rx.receiver("ff12::195", PORT, interface="gone0")
+    feed = rx.receiver("ff12::195", PORT, interface="gone0", self_healing=False)
     feed.verb("leave_group", "ff12::195", "gone0")
     feed.tracked("join", "ff12::195", "gone0")
     tx(("fe80::11%gone0", "ff12::195", "1"))
@@ -255,7 +255,7 @@ def cycled(rig):
 def test_an_interface_that_goes_and_comes_back_eats_no_place_for_memberships(rig, rx, same):
     """Of the 20 that a socket has, 20 are in use all the while."""
     rig.rx.run("sh", "-c", "echo 20 > /proc/sys/net/ipv4/igmp_max_memberships")
-    feed = rx.receiver(["239.195.4.1", "239.195.4.2"], PORT, interface="lo")
+    feed = rx.receiver(["239.195.4.1", "239.195.4.2"], PORT, interface="lo", self_healing=False)
     feed.method("leave", "239.195.4.1")
     index = anew(rig, 0, same=same)
     groups = [f"239.195.4.{n}" for n in range(2, 21)]
@@ -275,7 +275,7 @@ def test_an_interface_that_goes_and_comes_back_eats_no_place_for_memberships(rig
 def test_without_leaving_the_old_index_the_places_run_out(rig, rx):
     """What the above is a guard against: it has to be there to be guarded against."""
     rig.rx.run("sh", "-c", "echo 20 > /proc/sys/net/ipv4/igmp_max_memberships")
-    feed = rx.receiver(["239.195.4.1", "239.195.4.2"], PORT, interface="lo")
+    feed = rx.receiver(["239.195.4.1", "239.195.4.2"], PORT, interface="lo", self_healing=False)
     with pytest.raises(AgentError) as caught:
         for cycle in range(CYCLES):
             rig.rx.ip(
