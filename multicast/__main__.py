@@ -10,26 +10,36 @@ import os
 import platform
 import sys
 
-from . import BACKEND, BACKEND_REASON, __file__, __version__
+from . import BACKEND, BACKEND_REASON, __file__, __version__, capabilities
 
 
 def report() -> str:
-    """Return version, backend and why, Python and system: the text for a bug report."""
+    """Return version, backend and why, Python and system, and what works there: the text for a bug report."""
     return "\n".join(
         (
             f"multicast-skt {__version__} ({__file__})",
             f"backend       {BACKEND}: {BACKEND_REASON}",
             f"python        {platform.python_implementation()} {platform.python_version()} ({sys.executable})",
             f"system        {platform.platform()}",
+            "",
+            *_what_works(),
         )
     )
+
+
+def _what_works() -> list[str]:
+    try:
+        found = capabilities()
+    except OSError as error:  # the rest of the report is worth as much
+        return [f"what works here could not be tried: {error}"]
+    return [f"{each.name:20}  {'yes' if each else 'no':3}  {each.why}".rstrip() for each in found]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 1 where it failed, 2 for wrong usage, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(
         prog="python -m multicast",
-        description="UDP multicast for Python at full rate. Without a command: version, backend and system.",
+        description="UDP multicast for Python at full rate. Without a command: version, backend, system, what works.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="command")

@@ -64,6 +64,11 @@ class Address:
         """Whether it can be the address of one host: no group, not all zeros, not the IPv4 broadcast address."""
         return not self.is_multicast and any(self.packed) and self.packed != b"\xff\xff\xff\xff"
 
+    def sockaddr(self, port: int, index: int) -> tuple[str, int] | tuple[str, int, int, int]:
+        """Return what the socket module takes; over IPv6 with the interface, which link-local addresses need."""
+        host = self.text.partition("%")[0]
+        return (host, port) if self.family == socket.AF_INET else (host, port, 0, index)
+
 
 def parse_address(value: object) -> Address | None:
     """Return the address that a text or an `ipaddress` object is; None if it is neither."""

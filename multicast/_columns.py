@@ -74,7 +74,7 @@ class Wanted:
             text = f"{operation}: of a datagram's columns this system tells the source alone"
             raise OSError(errno.EOPNOTSUPP, f"{text} ({os.strerror(errno.EOPNOTSUPP)})")
         size = _SPARE
-        for level, name, value, message in self._options(sock.family):
+        for level, name, value, message in self.options(sock.family):
             try:
                 sock.setsockopt(level, name, value)
             except OSError as error:
@@ -82,7 +82,8 @@ class Wanted:
             size += socket.CMSG_SPACE(message)
         return size
 
-    def _options(self, family: int) -> Iterator[Option]:
+    def options(self, family: int) -> Iterator[Option]:
+        """Give the options that make the kernel of Linux tell it, on a socket of this family."""
         wants = self.names.__contains__
         if self.timestamps == "software":
             yield socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1, 32  # of both widths, where time_t has changed its own

@@ -47,8 +47,12 @@ def set_error_queue(sock: socket.socket, enabled: bool) -> None:
     wanted = int(_arguments.boolean(enabled, doing, "enabled"))
     if sys.platform != "linux":
         raise _errors.linux_only(doing)
-    options = [_IP_RECVERR] if checked.family == socket.AF_INET else [_IPV6_RECVERR, _IP_RECVERR]
-    _sockopts.set_together(checked, [(each, wanted) for each in options], doing, lambda _: "")
+    _sockopts.set_together(checked, [(each, wanted) for each in options(checked.family)], doing, lambda _: "")
+
+
+def options(family: int) -> list[_sockopts.Option]:
+    """Return the options that switch it on for sockets of a family."""
+    return [_IP_RECVERR] if family == socket.AF_INET else [_IPV6_RECVERR, _IP_RECVERR]
 
 
 def read_errors(sock: socket.socket) -> list[SocketError]:

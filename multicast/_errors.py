@@ -218,6 +218,13 @@ def _sysctl(name: str) -> str:
     return "not readable here" if value is None else f"now {value}"
 
 
+def no_ipv6(number: int) -> str:
+    """Say that no interface has an IPv6 address, and why if that is known."""
+    said = f"no interface has an IPv6 address: {os.strerror(number)}"
+    name = "net.ipv6.conf.all.disable_ipv6"
+    return f"{said}; {name} ({_sysctl(name)}) forbids it" if _sysctl_value(name) else said
+
+
 def filter_hint(number: int) -> str:
     """Say what a filter that could not be attached most often means (sk_attach_filter of net/core/filter.c)."""
     if number == errno.EPERM:

@@ -20,6 +20,7 @@ BACKEND_NAMES = (
     "Batch",
     "Receiver",
     "Sender",
+    "batch_refusals",
     "block_source",
     "bound_address",
     "follow_interface",

@@ -3,7 +3,7 @@
 Owns the flags that receiving hands to the kernel. Must not wait, touch Python objects, or lose an error.
 """
 
-from libc.errno cimport EAGAIN, ENOSYS, EPERM, errno
+from libc.errno cimport EAGAIN, EBADF, ENOSYS, EPERM, errno
 from libc.stdint cimport uint32_t, uint64_t
 
 from multicast._blocks cimport *
@@ -14,13 +14,18 @@ cdef enum Calls:
     DENIED = 1    # it does not exist for this process: its seccomp policy answers ENOSYS or EPERM
 
 
+cdef inline int mmsg_refusal(bint sending) noexcept nogil:
+    """The errno by which this process is kept from sendmmsg, or recvmmsg; 0: it gets through, to do nothing there."""
+    cdef int result = sendmmsg(-1, NULL, 0, 0) if sending else recvmmsg(-1, NULL, 0, 0, NULL)
+    return errno if result < 0 and errno != EBADF else 0  # the kernel's own answer to descriptor -1 is EBADF
+
+
 cdef inline bint mmsg_denied(uint32_t *calls, bint sending, int error) noexcept nogil:
     """Whether an error means that the call itself is denied: then remember, and do without from now on."""
-    cdef int result
     if error != ENOSYS and error != EPERM:
         return False
-    result = sendmmsg(-1, NULL, 0, 0) if sending else recvmmsg(-1, NULL, 0, 0, NULL)
-    if result < 0 and (errno == ENOSYS or errno == EPERM):
+    error = mmsg_refusal(sending)
+    if error == ENOSYS or error == EPERM:
         atomic_or_word(calls, DENIED, __ATOMIC_RELAXED)
         return True
     return False

@@ -70,6 +70,11 @@ cdef int _take(_Pool pool, memory, Py_ssize_t block, int limit, str operation) e
 cdef uint32_t[2] _calls = [UNTRIED, UNTRIED]  # whether this process may call recvmmsg, and sendmmsg (atomic)
 
 
+def batch_refusals():
+    """The errno by which this process is kept from recvmmsg, and from sendmmsg, 0 where it is not."""
+    return mmsg_refusal(False), mmsg_refusal(True)
+
+
 @cython.final
 @cython.internal
 @cython.no_gc

@@ -58,6 +58,7 @@ __all__ = [
     "Batch",
     "Receiver",
     "Sender",
+    "batch_refusals",
     "block_source",
     "bound_address",
     "follow_interface",
@@ -81,6 +82,11 @@ _DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # 0: Windows has none
 _LOOK_EVERY = 0.1  # seconds between two looks at what changes slowly, while datagrams keep coming
 _FOREIGN_AT_ONCE = 16  # batches of nothing but foreign datagrams that timeout=0 goes through
 _WSAEMSGSIZE = 10040  # Windows: the datagram was longer than the buffer, which is full
+
+
+def batch_refusals() -> tuple[int, int] | None:
+    """Return the errno by which this process is kept from recvmmsg, and from sendmmsg; None: neither is used here."""
+    return None
 
 
 @final

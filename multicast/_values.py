@@ -1,4 +1,4 @@
-"""The values that calls return: interfaces, counters, memberships, silences, what cards can do, socket errors.
+"""The values that calls return: interfaces, counters, memberships, silences, what cards and systems can do, errors.
 
 Owns their fields and how they print and compare. Must not ask the system for anything.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 
@@ -212,3 +213,109 @@ class Silence(Value):
     interfaces: tuple[tuple[str, str], ...]
     joined: bool
     dead: bool
+
+
+class Capability(Value):
+    """Whether a feature works here, which is also its truth value, and why not.
+
+    - name: the field of `Capabilities` that it is
+    - works: as `capabilities()` found it when it was called
+    - why: what is missing, in a sentence; empty where it works
+    """
+
+    __slots__ = ("name", "works", "why")  # noqa: RUF023 - the order they print in
+    name: str
+    works: bool
+    why: str
+
+    def __bool__(self) -> bool:
+        return self.works
+
+
+class Capabilities(Value):
+    """What works here, for this process, when `capabilities()` was called. Iterating gives each `Capability`.
+
+    - recvmmsg, sendmmsg: batches go through one system call (recvmmsg(2), sendmmsg(2)); else one a datagram, with the
+      same results
+    - ipv4, ipv6: UDP sockets can be made and bound, and join a group; for IPv6, some interface has an address of it
+    - interfaces: the kernel tells which interfaces there are; else none can be named as an argument
+    - source_specific: joining a group from one source (MCAST_JOIN_SOURCE_GROUP, RFC 3678)
+    - source_filters: setting the whole list of a group's sources at once (MCAST_MSFILTER, RFC 3678)
+    - isolation_ipv4: the kernel keeps from a socket what others joined (IP_MULTICAST_ALL, ip(7)), and tells where each
+      datagram was sent to, so that the rest can be left out here
+    - isolation_ipv6: the latter over IPv6 (IPV6_RECVPKTINFO), which is enough there
+    - source, destination, interface, ttl, tos, drops: the column of that name (`COLUMNS`)
+    - software_timestamps: the kernel's, `timestamps="software"` (SO_TIMESTAMPNS, socket(7))
+    - hardware_timestamps: sockets take `timestamps="hardware"` (SO_TIMESTAMPING). Whether a network card stamps what it
+      receives is another question, which `hardware_timestamps(interface)` answers; where it does not, the kernel does
+    - kernel_drops: `Stats.drops` and `Stats.queued` (SO_MEMINFO)
+    - real_lengths: the length of what was cut (MSG_TRUNC, recv(2)); else only that it was cut
+    - receive_buffer_force: receive buffers beyond net.core.rmem_max (SO_RCVBUFFORCE, socket(7))
+    - gro: receiving trains of datagrams, `gro=True` (UDP_GRO, udp(7))
+    - segmentation: sending trains of datagrams (UDP_SEGMENT, udp(7))
+    - filter: filters in the kernel, `Filter` (SO_ATTACH_FILTER, socket(7))
+    - busy_poll: raising the time for which a socket polls its network card (SO_BUSY_POLL, socket(7))
+    - error_queue: errors that sent datagrams met on their way (IP_RECVERR, ip(7); IPV6_RECVERR, ipv6(7))
+    - self_healing: hearing from the kernel that an interface went or came (RTMGRP_LINK, rtnetlink(7))
+    - silence_watchdog: being woken when nothing comes (timerfd_create(2))
+    """
+
+    __slots__ = (  # noqa: RUF023 - the order they print in
+        "recvmmsg",
+        "sendmmsg",
+        "ipv4",
+        "ipv6",
+        "interfaces",
+        "source_specific",
+        "source_filters",
+        "isolation_ipv4",
+        "isolation_ipv6",
+        "source",
+        "destination",
+        "interface",
+        "ttl",
+        "tos",
+        "drops",
+        "software_timestamps",
+        "hardware_timestamps",
+        "kernel_drops",
+        "real_lengths",
+        "receive_buffer_force",
+        "gro",
+        "segmentation",
+        "filter",
+        "busy_poll",
+        "error_queue",
+        "self_healing",
+        "silence_watchdog",
+    )
+    recvmmsg: Capability
+    sendmmsg: Capability
+    ipv4: Capability
+    ipv6: Capability
+    interfaces: Capability
+    source_specific: Capability
+    source_filters: Capability
+    isolation_ipv4: Capability
+    isolation_ipv6: Capability
+    source: Capability
+    destination: Capability
+    interface: Capability
+    ttl: Capability
+    tos: Capability
+    drops: Capability
+    software_timestamps: Capability
+    hardware_timestamps: Capability
+    kernel_drops: Capability
+    real_lengths: Capability
+    receive_buffer_force: Capability
+    gro: Capability
+    segmentation: Capability
+    filter: Capability
+    busy_poll: Capability
+    error_queue: Capability
+    self_healing: Capability
+    silence_watchdog: Capability
+
+    def __iter__(self) -> Iterator[Capability]:
+        return iter(self.as_dict().values())

@@ -13,6 +13,7 @@ import sys
 import warnings
 
 from . import _arguments, _errors, _extension_check, _membership
+from ._capabilities import Capabilities, Capability, find
 from ._capacity import receive_capacity
 from ._columns import COLUMNS
 from ._error_queue import read_errors, set_error_queue
@@ -41,6 +42,8 @@ __all__ = [
     "BACKEND_REASON",
     "COLUMNS",
     "Batch",
+    "Capabilities",
+    "Capability",
     "Filter",
     "HardwareTimestamps",
     "Interface",
@@ -52,6 +55,7 @@ __all__ = [
     "SourceFilter",
     "Stats",
     "block_source",
+    "capabilities",
     "endSocket",
     "genSocket",
     "get_source_filter",
@@ -133,6 +137,15 @@ if BACKEND == "stdlib" and _choice == "auto" and sys.platform == "linux":
         )
 
     _backend.notice = _notice
+
+
+def capabilities() -> Capabilities:
+    """Return which features work here, for this process and now, and why the others don't: each is tried, every time.
+
+    Nothing is sent to a network, and nothing stays open or changed. Raises OSError where that can't be found out:
+    EMFILE, ENFILE, ENOMEM, ENOBUFS.
+    """
+    return find(_backend, BACKEND_REASON)
 
 
 # The names that the specification fixes ----------------------------------------------------------------------------
@@ -475,18 +488,12 @@ def _watch_over(
         _say_once(f"{error}: receivers will not heal (self_healing=False accepts that without this warning)", "healing")
 
 
-def _sockaddr(address: _arguments.Address, port: int, index: int) -> tuple[str, int] | tuple[str, int, int, int]:
-    """Return what the socket module takes; over IPv6 with the interface, which link-local addresses need."""
-    host = address.text.partition("%")[0]
-    return (host, port) if address.family == socket.AF_INET else (host, port, 0, index)
-
-
 def _bind(
     sock: socket.socket, groups: list[_arguments.Address], port: int, index: int, any_address: bool, operation: str
 ) -> None:
     """Bind to the group, or to any address."""
     try:
-        sock.bind(("", port) if any_address else _sockaddr(groups[0], port, index if groups[0].needs_zone else 0))
+        sock.bind(("", port) if any_address else groups[0].sockaddr(port, index if groups[0].needs_zone else 0))
     except OSError as error:
         shown = "*" if any_address else groups[0] if sock.family == socket.AF_INET else f"[{groups[0]}]"
         doing = f"{operation} {', '.join(map(str, groups))}: binding to {shown}:{port}"
@@ -528,8 +535,8 @@ def open_sender(
         own = _arguments.parse_address(interface)
         try:
             if own is not None and own.family == address.family:
-                sock.bind(_sockaddr(own, 0, index))
-            sock.connect(_sockaddr(address, number, index))
+                sock.bind(own.sockaddr(0, index))
+            sock.connect(address.sockaddr(number, index))
         except OSError as error:
             hint = "" if index else "; no interface was named, and no route leads to the group"
             raise _errors.system(error, doing, hint) from None

@@ -1,4 +1,5 @@
-"""Makes the rig as an ordinary user, sends one datagram from host to host, and prints what came, or why it could not.
+"""Makes the rig as an ordinary user, sends one datagram from host to host, and prints what came, or why it could not;
+and what the package can't do, for that user and for the root of a user namespace.
 
 Run as root it becomes `nobody` first, after everything is imported: that user may not be allowed to read this Python.
 """
@@ -34,6 +35,10 @@ def become_ordinary() -> None:
         raise Unavailable(f"becoming nobody: {error}") from error
 
 
+def missing() -> dict[str, str]:
+    return {each.name: each.why for each in multicast.capabilities() if not each}
+
+
 def main() -> None:
     said = {}
     try:
@@ -41,8 +46,10 @@ def main() -> None:
             become_ordinary()
         os.chdir("/")
         said["uid"] = os.getuid()
+        said["missing"] = missing()
         with Rig() as rig:
             enter(rig.rx, "user", "net")
+            said["missing as root"] = missing()
             with multicast.open_receiver(GROUP, PORT, interface="feed0", timeout=10) as feed:
                 enter(rig.tx, "net")
                 with multicast.open_sender(GROUP, PORT, interface="feed0") as sender:
