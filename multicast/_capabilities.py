@@ -232,6 +232,10 @@ class _Trials:
     def sendmmsg(self) -> None:
         self._batches("sendmmsg", 1)
 
+    def memory(self) -> None:
+        if self._backend.batch_refusals() is None:
+            raise _Missing(f"the stdlib backend copies each batch into bytes of its own ({self._reason})")
+
     def _batches(self, what: str, which: int) -> None:
         refusals = self._backend.batch_refusals()
         if refusals is None:

@@ -237,6 +237,7 @@ class Capabilities(Value):
 
     - recvmmsg, sendmmsg: batches go through one system call (recvmmsg(2), sendmmsg(2)); else one a datagram, with the
       same results
+    - memory: the kernel writes datagrams into a buffer of yours, `memory`
     - ipv4, ipv6: UDP sockets can be made and bound, and join a group; for IPv6, some interface has an address of it
     - interfaces: the kernel tells which interfaces there are; else none can be named as an argument
     - source_specific: joining a group from one source (MCAST_JOIN_SOURCE_GROUP, RFC 3678)
@@ -263,6 +264,7 @@ class Capabilities(Value):
     __slots__ = (  # noqa: RUF023 - the order they print in
         "recvmmsg",
         "sendmmsg",
+        "memory",
         "ipv4",
         "ipv6",
         "interfaces",
@@ -291,6 +293,7 @@ class Capabilities(Value):
     )
     recvmmsg: Capability
     sendmmsg: Capability
+    memory: Capability
     ipv4: Capability
     ipv6: Capability
     interfaces: Capability

@@ -217,6 +217,13 @@ class Uses:
             assert receiver.stats().drops
             assert receiver.stats().queued
 
+    def memory(self) -> None:
+        for family in self.families:
+            buffer = bytearray(1 << 18)
+            receiver, far = self.unicast(family, memory=buffer)
+            far.send(b"to be found there")
+            assert bytes(receiver.recv_batch()[0]) in buffer
+
     def real_lengths(self) -> None:
         for family in self.families:
             receiver, far = self.unicast(family, datagram_size=10)
