@@ -186,21 +186,33 @@ def _refused(
 
 def _is_listed(group: Address, index: int) -> bool:
     """Whether this host has joined a group on an interface, as it tells; True where it does not."""
-    path = "/proc/net/igmp" if group.family == socket.AF_INET else "/proc/net/igmp6"
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.readlines()
+        with open(f"/proc/net/{kernel_groups_file(group.family)}", "rb") as file:
+            return (group.packed, index) in kernel_groups(file.read(), group.family)
     except OSError:
         return True
-    if group.family == socket.AF_INET6:
-        return any(line.split()[:3:2] == [str(index), group.packed.hex()] for line in lines)
-    here, wanted = "", f"{int.from_bytes(group.packed, sys.byteorder):08X}"
-    for line in lines[1:]:  # an interface, and then, further in, each of its groups
-        if not line[0].isspace():
-            here = line.split()[0]
-        elif here == str(index) and line.split()[0] == wanted:
-            return True
-    return False
+
+
+def kernel_groups_file(family: int) -> str:
+    """Return the name of what `kernel_groups` reads, in a folder net of /proc."""
+    return "igmp6" if family == socket.AF_INET6 else "igmp"
+
+
+def kernel_groups(told: bytes, family: int) -> set[Key]:
+    """Return what /proc/net/igmp or igmp6 says: which groups this host has joined, and on which interfaces.
+
+    As bytes: an interface's name may be no text, and text has other spaces and line ends than names can't have.
+    """
+    lines = [line.split() for line in told.splitlines()]
+    if family == socket.AF_INET6:  # index, name, group, ...
+        return {(bytes.fromhex(group.decode()), int(index)) for index, _, group, *_ in lines}
+    found, index = set(), 0
+    for line, (first, *_) in zip(told.splitlines()[1:], lines[1:], strict=True):
+        if line[:1].isspace():  # below its interface, further in, each group: as if it were this machine's number
+            found.add((int(first, 16).to_bytes(4, sys.byteorder), index))
+        else:
+            index = int(first)
+    return found
 
 
 def _is_joined_from_any(backend: ModuleType, sock: socket.socket, group: bytes, index: int) -> bool:

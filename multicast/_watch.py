@@ -20,12 +20,13 @@ import time
 
 from . import _arguments, _errors, _options_py
 from ._interfaces import link_events, link_flags, link_index, link_name
+from ._membership import kernel_groups, kernel_groups_file
 from ._timer import Timer
 from ._values import Silence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from io import FileIO
     from typing import Any, Protocol, SupportsFloat
 
@@ -133,7 +134,7 @@ class Watch:
         self._inner, self._outer = select.epoll(), select.epoll()
         self._netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         with socket.socket(fileno=os.dup(self._fd)) as own:
-            self._ipv6 = own.family == socket.AF_INET6
+            self._family = own.family
             if _namespace(own) != _namespace(self._netlink):
                 raise _errors.other_namespace(operation)
         self._netlink.setblocking(False)
@@ -143,7 +144,7 @@ class Watch:
         self._wait_for(self._netlink)
         if self._silence is not None:
             with contextlib.suppress(OSError):  # no /proc, or no IPv6
-                path = "/proc/thread-self/net/" + ("igmp6" if self._ipv6 else "igmp")
+                path = f"/proc/thread-self/net/{kernel_groups_file(self._family)}"
                 self._kernel_groups = open(path, "rb", buffering=0)  # noqa: SIM115 - read anew each time
         self._track()
         for index, name in list(self._names.items()):  # it may have gone after it was joined on
@@ -354,12 +355,11 @@ class Watch:
         if self._kernel_groups is None:
             return set()
         self._kernel_groups.seek(0)
-        lines = self._kernel_groups.readall().decode().splitlines()
-        there = set(_groups6(lines) if self._ipv6 else _groups4(lines))
+        there = kernel_groups(self._kernel_groups.readall(), self._family)
         return {
             each.index
             for each in self._memberships.list()
-            if each.index and (each.index, _arguments.address(each.group, "Watch", "group").packed) not in there
+            if each.index and (_arguments.address(each.group, "Watch", "group").packed, each.index) not in there
         }
 
     # Time ---------------------------------------------------------------------------------------------------------
@@ -389,24 +389,6 @@ def _namespace(sock: socket.socket) -> bytes:
         return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
     except OSError:
         return b""
-
-
-def _groups4(lines: list[str]) -> Iterable[tuple[int, bytes]]:
-    """Read /proc/net/igmp: a line for each interface, and below it, indented, one for each of its groups."""
-    index = 0
-    for line in lines[1:]:
-        first = line.split(maxsplit=1)[0]
-        if line[0].isspace():
-            yield index, int(first, 16).to_bytes(4, sys.byteorder)  # printed as if it were a number of this machine's
-        else:
-            index = int(first)
-
-
-def _groups6(lines: list[str]) -> Iterable[tuple[int, bytes]]:
-    """Read /proc/net/igmp6: index, name, group, ..."""
-    for line in lines:
-        index, _, group, *_ = line.split()
-        yield int(index), bytes.fromhex(group)
 
 
 def _shown(groups: list[str]) -> str:

@@ -21,6 +21,7 @@ from net import open_descriptors, python_environment
 from rig import DEADLINE
 
 from multicast import _timer, _watch
+from multicast._membership import kernel_groups
 
 pytest_plugins = ["rig_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="rtnetlink, timerfd and epoll are Linux's")
@@ -208,6 +209,18 @@ def test_a_silence_tells_what_the_kernel_has_not():
     assert found.interfaces == (("lo", "up"),)
     assert memberships.rejoined == [(1, 1)]
     assert watch.links_lost == 0
+
+
+def test_what_the_kernel_has_is_read_whatever_interfaces_are_called():
+    """A name is any bytes but a few: it need be no text, nor free of what Unicode takes for a space."""
+    igmp = (
+        b"Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"
+        b"7\tdm\xff\xe2\x80\xa8\x1c1    :     1      V3\n\t\t\t\t%08X     1 0:00000000\t\t0\n"
+        % int.from_bytes(bytes([239, 255, 0, 1]), sys.byteorder)
+    )
+    assert kernel_groups(igmp, socket.AF_INET) == {(bytes([239, 255, 0, 1]), 7)}
+    igmp6 = b"7    dm\xff\xe2\x80\xa8\x1c1     ff020000000000000000000000000001     1 0000000C 0\n"
+    assert kernel_groups(igmp6, socket.AF_INET6) == {(socket.inet_pton(socket.AF_INET6, "ff02::1"), 7)}
 
 
 # Interfaces --------------------------------------------------------------------------------------------------------
