@@ -105,6 +105,8 @@ class Endpoint:
     def _leave(self, claim: Claim) -> None:
         """End a call, if it had begun; the last one to leave a closed endpoint lets go of it."""
         claim.over = True
+        if self._pid != os.getpid():  # a forked child: none begins here, and the lock may be a parent's thread's
+            return
         with self._lock:
             if self._closed and not self._retired and not self._inside():
                 self._retire()
@@ -165,6 +167,7 @@ class Endpoint:
         The descriptor is closed once the last call has left it. Batches and views stay as they are.
         """
         if self._pid != os.getpid():  # a forked child: the calls inside are the parent's, and so may be the lock
+            self._lock = _thread.RLock()
             if not self._closed:
                 self._closed = True
                 self._retire()

@@ -65,6 +65,47 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on(multicast):
     assert run(FORK, multicast) == "parent and child are apart\n"
 
 
+FORK_AMID = """
+import os, signal, socket, threading
+import multicast
+
+near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+rx = multicast.Receiver(near, timeout=0)
+held, done = threading.Event(), threading.Event()
+def hold():  # as a call does that another thread is in the middle of
+    with rx._lock:
+        held.set()
+        done.wait(60)
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait(60)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)  # kills it, should it hang
+    for call in (rx.recv_batch, rx.stats, lambda: rx.leave("239.1.1.1")):
+        try:
+            call()
+            os._exit(1)
+        except RuntimeError as error:
+            assert "os.fork()" in str(error)
+    rx.close()
+    try:
+        rx.stats()
+    except RuntimeError:
+        os._exit(0)
+    os._exit(2)
+done.set()
+thread.join(60)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "the child"
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_amid_another_threads_call_does_not_hang_the_child(both):
+    """Of the twin: the native backend has no lock that could stay taken."""
+    run(FORK_AMID, both[1])
+
+
 DENY = """
 import ctypes, errno, os, socket, struct, sys
 import multicast
