@@ -141,4 +141,4 @@ cdef class Sender(_Endpoint):
         return self._send(tuple(buffers), "send_batch")
 
     def __repr__(self):
-        return f"<multicast.Sender {'closed' if self.closed else f'fd={self._endpoint.fd}'}>"
+        return f"<multicast.Sender {'closed' if self.closed else f'fd={self.fileno()}'}>"

@@ -55,7 +55,7 @@ class Sender(Endpoint):
         sock = _arguments.connected_socket(sock, "Sender")
         room = _sending.train_room(sock) if _arguments.boolean(segmentation, "Sender", "segmentation") else 0
         if hasattr(self, "_own"):
-            raise RuntimeError("Sender: already initialised")
+            raise _errors.initialised("Sender")
         self._room = room
         self._too_long = _sending.EVERY_LENGTH  # from here on datagrams go alone, since the kernel refused such a train
         self._report_option = _sending.drop_reports(sock.family)

@@ -176,12 +176,12 @@ cdef class Receiver(_Endpoint):
         ask_socket(self._endpoint.fd, &self._counters)
 
     cdef void _retire(self) noexcept nogil:
-        with gil:
-            if self._watch is not None:
-                self._watch.close()
         self._remember()
         pool_close(&self._pool.pool)
         endpoint_release(&self._endpoint)
+        with gil:  # last, as what a signal's handler raises amid it ends this
+            if self._watch is not None:
+                self._watch.close()
 
     def _watch_over(self, make):
         """Heal and listen by a `Watch`: made of the memberships and the descriptor, before anybody else has this."""
@@ -409,7 +409,7 @@ cdef class Receiver(_Endpoint):
         return self._pool.pool.shape.datagram_size
 
     def __repr__(self):
-        state = "closed" if self.closed else f"fd={self._endpoint.fd}"
+        state = "closed" if self.closed else f"fd={self.fileno()}"
         return f"<multicast.Receiver {state} batch_size={self.batch_size} datagram_size={self.datagram_size}>"
 
 

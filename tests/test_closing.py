@@ -1,5 +1,6 @@
 """Closing: it wakes who waits, at once; no call meets a stranger's socket; nothing leaks; what was received stays."""
 
+import contextlib
 import errno
 import gc
 import os
@@ -298,3 +299,39 @@ def test_close_works_where_somebody_closed_the_descriptor_by_its_number(multicas
         assert rx.closed
         assert near.fileno() == -1
         assert rx.stats().datagrams == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_goes_wrong_with_the_watch_leaves_no_descriptor(multicast, opened):
+    """Such as what a signal's handler raises amid its end."""
+
+    class Watch:
+        closed = 0
+
+        def fileno(self):
+            return -1
+
+        outer_fileno = fileno
+
+        def close(self):
+            self.closed += 1
+            if self.closed == 1:
+                raise KeyboardInterrupt
+
+    rx, _ = opened.pipe()
+    number = rx.fileno()
+    rx._watch_over(lambda *_: Watch())
+    with contextlib.suppress(KeyboardInterrupt):
+        rx.close()
+    rx.close()
+    with pytest.raises(OSError) as caught:
+        os.fstat(number)
+    assert caught.value.errno == errno.EBADF
+
+
+def test_it_shows_the_descriptor_to_wait_on_until_it_is_closed(opened, feed):
+    rx, tx = opened.pair(feed)
+    for each in (rx, tx):
+        assert f" fd={each.fileno()}" in repr(each)
+        each.close()
+        assert " closed" in repr(each)
