@@ -221,9 +221,9 @@ cdef class Receiver(_Endpoint):
         cdef int64_t deadline = -1
         cdef short found = 0
         cdef int n, foreign = 0
-        if coarse_ns() >= self._next_look:
-            self._look()
         while True:
+            if coarse_ns() >= self._next_look:
+                self._look()
             n = self._receive(block)
             if n > 0:
                 return n

@@ -293,9 +293,9 @@ class Receiver(Endpoint):
         """Receive 1 to batch_size datagrams; None if closed."""
         deadline = None
         found = foreign = 0
-        if time.monotonic() >= self._next_look:
-            self._look()
         while True:
+            if time.monotonic() >= self._next_look:
+                self._look()
             try:
                 batch = self._sort_out(self._receive(operation))
             except BlockingIOError:

@@ -140,6 +140,49 @@ def test_a_flood_of_foreign_datagrams_does_not_keep_a_receiver_from_closing(seve
     assert str(raised[0]).endswith("recv_batch: already closed")
 
 
+class Watch:
+    """Stands in for the one that heals: never ready by itself, and done when it is handled for the third time."""
+
+    links_lost = rejoins = silences = 0
+
+    def __init__(self, near):
+        self.near = near
+
+    def fileno(self):
+        return self.near.fileno()
+
+    outer_fileno = fileno
+
+    def handle(self, *_):
+        self.silences += 1
+        if self.silences == 3:
+            raise Looked
+
+    def close(self):
+        pass
+
+
+class Looked(Exception):
+    """Enough."""
+
+
+def test_a_flood_of_foreign_datagrams_does_not_keep_a_receiver_from_looking_at_its_interfaces(opened, multicast, feed):
+    near, far = socket.socketpair()
+    opened.closing(near)
+    opened.closing(far)
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("127.0.0.1", feed[1]))
+    receiver = opened.closing(multicast.Receiver(sock, isolation=True, timeout=None))
+    receiver._watch_over(lambda *_: Watch(near))
+    ending = threading.Timer(20, receiver.close)
+    ending.start()
+    try:
+        with flood(feed[1]), pytest.raises(Looked):
+            receiver.recv_batch()
+    finally:
+        ending.cancel()
+
+
 def test_one_group_is_isolated_by_the_kernel_alone(opened, feed):
     """No control messages, so no cost: the socket is bound to the group, and IP_MULTICAST_ALL is off."""
     receiver = opened.receiver(feed)
