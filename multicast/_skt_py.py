@@ -155,6 +155,7 @@ class Receiver(Endpoint):
         self._slots = [self._scratch[start : start + length] for start in range(0, len(self._scratch), self._slot_size)]
         self._pool = _Pool()
         self._names: dict[Any, Any] = {}  # sources as they are shown: each is made once
+        self._came: list[Came] = []
         self._late_error: OSError | None = None
         self._memberships = _memberships.Memberships(_options_py, self._isolation)
         self._datagrams = self._bytes = self._batches = self._truncated = self._foreign = self._control_truncated = 0
@@ -229,18 +230,21 @@ class Receiver(Endpoint):
         if self._late_error is not None:
             error, self._late_error = self._late_error, None
             raise error
-        came: list[Came] = []
+        came = self._came  # what a handler interrupted: still in its slots, and delivered now
         try:
-            for slot in self._slots:  # appending one by one keeps what came before an error
+            for slot in self._slots[len(came) :]:  # appending one by one keeps what came before an error
                 came.append(self._receive_one(slot, operation))  # noqa: PERF401
         except BlockingIOError:
             if not came:
                 raise
         except OSError as error:
+            if error.errno is None:  # a handler's own, such as the usual TimeoutError of an alarm
+                raise
             named = _errors.system(error, operation)
             if not came:
                 raise named from None
             self._late_error = named
+        self._came = []
         return came
 
     def _name_of(self, came: Came) -> Any:

@@ -60,6 +60,34 @@ def test_what_a_handler_raises_ends_a_blocked_receive(opened, handling, error):
     assert bytes(rx.recv_batch()[0]) == b"and goes on"
 
 
+@pytest.mark.parametrize("error", [Boom(), TimeoutError("alarm")], ids=lambda e: type(e).__name__)
+def test_what_a_handler_raises_amid_a_batch_costs_no_more_than_the_datagram_at_hand(both, handling, error, monkeypatch):
+    """Of the twin, whose batch takes many steps; the native backend runs no handler with datagrams in hand."""
+    stdlib = both[1]
+    module = stdlib.skt._backend
+    came = module.Came
+
+    def interrupted(*arguments):
+        if len(taken) == 2:
+            taken.append(None)
+            signal.raise_signal(signal.SIGALRM)
+        taken.append(None)
+        return came(*arguments)
+
+    handling(raising(error), 0)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    taken = []
+    with far, stdlib.Receiver(near, timeout=0) as rx:
+        for i in range(5):
+            far.send(b"%d" % i)
+        monkeypatch.setattr(module, "Came", interrupted)
+        with pytest.raises(type(error)) as caught:
+            rx.recv_batch()
+        assert caught.value is error
+        assert [bytes(view) for view in rx.recv_batch()] == [b"0", b"1", b"3", b"4"]
+        assert rx.stats().datagrams == 4
+
+
 @pytest.mark.timeout(60, method="thread")
 def test_a_handler_may_close(opened, handling):
     for _ in range(20):
