@@ -78,9 +78,9 @@ def other_namespace(operation: str) -> ValueError:
 
 
 def no_block(operation: str, blocks: int) -> BufferError:
-    """Every block is held and `max_blocks` forbids another."""
+    """Every block is held, and `max_blocks`, or the caller's memory, has no room for another."""
     return BufferError(
-        f"{operation}: all {blocks} blocks are held by batches or views (max_blocks={blocks}); "
+        f"{operation}: all {blocks} blocks are held by batches or views (max_blocks, or as many as fit into memory); "
         "let some go, or keep bytes(view) instead of view"
     )
 

@@ -39,7 +39,7 @@ def test_as_many_blocks_exist_as_fit(opened_native):
         sender.send(b"%d" % i)
         held.append(receiver.recv_batch())
     sender.send(b"3")
-    with pytest.raises(BufferError, match="all 3 blocks are held"):
+    with pytest.raises(BufferError, match=r"all 3 blocks are held .* as many as fit into memory"):
         receiver.recv_batch()
     assert [bytes(batch[0]) for batch in held] == [b"0", b"1", b"2"]
     del held[1]
