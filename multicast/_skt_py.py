@@ -233,7 +233,7 @@ class Receiver(Endpoint):
         came = self._came  # what a handler interrupted: still in its slots, and delivered now
         try:
             for slot in self._slots[len(came) :]:  # appending one by one keeps what came before an error
-                came.append(self._receive_one(slot, operation))  # noqa: PERF401
+                came.append(self._receive_one(slot, operation))
         except BlockingIOError:
             if not came:
                 raise
