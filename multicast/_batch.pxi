@@ -8,7 +8,7 @@ cdef uint64_t _nothing = 0  # what a batch without a block exports: Batch.__new_
 
 @cython.final
 @cython.internal
-@cython.no_gc
+@cython.no_gc_clear  # batches count on it; a cycle through the caller's memory is broken there
 cdef class _Pool:
     """Keeps a pool as long as its receiver or one of its batches lives."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import gc
 import mmap
+import socket
+import weakref
 
 import numpy as np
 import pytest
@@ -112,3 +114,23 @@ def test_the_stdlib_backend_says_that_it_can_not(multicast, opened, no_leaked_de
     else:
         opened.pipe(memory=bytearray(1 << 20))
     opened.close()
+
+
+class Memory(bytearray):
+    """That can refer to what uses it."""
+
+
+def test_a_receiver_that_its_memory_refers_to_is_let_go(native, no_leaked_descriptors):
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    memory = Memory(2 * BLOCK)
+    memory.receiver = native.Receiver(near, **OPTIONS, memory=memory)
+    far.send(b"kept")
+    batch, gone = memory.receiver.recv_batch(), weakref.ref(memory.receiver)
+    near.close()
+    far.close()
+    del memory
+    gc.collect()
+    assert bytes(batch[0]) == b"kept"
+    del batch
+    gc.collect()
+    assert gone() is None
