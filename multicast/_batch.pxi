@@ -261,7 +261,8 @@ cdef class _BatchIterator:
 
     def __next__(self):
         cdef Py_ssize_t i = self._next
-        if self._batch is None or i >= self._batch._count:  # None: made by nobody here
+        if self._batch is None or i >= self._batch._count:  # None: made by nobody here, or at its end
+            self._batch = self._whole = None
             raise StopIteration
         self._next = i + 1
         return multicast_view(self._whole, self._batch._block.offsets[i], self._batch._block.lengths[i])

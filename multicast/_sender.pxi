@@ -94,7 +94,7 @@ cdef class Sender(_Endpoint):
                         for size in range(<int> min(total - sent, <Py_ssize_t> SEND_AT_ONCE)):
                             _hold(buffers[sent + size], &self._outbox, size, operation)
                             held += 1
-                    except (TypeError, BufferError, ValueError):
+                    except Exception:  # whatever an exporter raises
                         if sent == 0:
                             raise
                         break

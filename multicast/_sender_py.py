@@ -162,7 +162,7 @@ class Sender(Endpoint):
                     try:
                         for data in buffers[sent : sent + _SEND_AT_ONCE]:
                             held.append(_get_buffer(data, operation))  # noqa: PERF401 - to release those before a bad one
-                    except (TypeError, BufferError, ValueError):
+                    except Exception:  # whatever an exporter raises
                         if sent == 0:
                             raise
                         return sent

@@ -191,3 +191,13 @@ def test_a_socket_that_joins_datagrams_is_refused(multicast, no_leaked_descripto
             multicast.Receiver(sock)
         sock.setsockopt(17, 104, 0)
         multicast.Receiver(sock).close()
+
+
+def test_an_iterator_at_its_end_holds_no_block(opened):
+    receiver, sender = opened.pipe(max_blocks=1)
+    sender.send(b"first")
+    iterator = iter(receiver.recv_batch())
+    assert [bytes(view) for view in iterator] == [b"first"]
+    sender.send(b"second")
+    assert bytes(receiver.recv_batch()[0]) == b"second"
+    assert list(iterator) == []

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import sys
 import threading
 import time
 
@@ -157,3 +158,16 @@ def test_an_own_address_as_interface_is_the_source(opened, multicast, feed):
     with multicast.open_sender(*feed, interface="127.0.0.1", ttl=0) as tx:
         assert tx.socket.getsockname()[0] == "127.0.0.1"
         assert tx.socket.getpeername() == feed
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="before PEP 688 no class of Python's own exports a buffer")
+def test_what_an_exporter_raises_does_not_lose_the_count_of_what_went(opened, feed):
+    class Exporter:
+        def __buffer__(self, flags):
+            raise RuntimeError("not now")
+
+    receiver, sender = opened.pair(feed)
+    assert sender.send_batch([*[b"x"] * 64, Exporter()]) == 64
+    assert len(receiver.recv_batch()) == 64
+    with pytest.raises(RuntimeError, match="not now"):
+        sender.send_batch([Exporter()])
