@@ -104,8 +104,8 @@ class Stats(Value):
     - foreign: received and left out, since they were not to a group joined on the interface they came in on
     - control_truncated: datagrams of which the kernel could not tell all that was asked for (MSG_CTRUNC, recv(2))
     - drops: datagrams that the kernel dropped for this socket since it was made, most often because its buffer was
-      full (SO_MEMINFO, Linux); also those with a wrong checksum, and those that a filter refused. None where the system
-      does not tell. With gro, older kernels count a train as one.
+      full (SO_MEMINFO, Linux); also those with a wrong checksum, if longer than 68 bytes, and those that a filter
+      refused. None where the system does not tell. With gro, older kernels count a train as one.
     - queued: how much of the receive buffer is taken right now, in the same unit; None where the system does not tell
     - receive_buffer: bytes the socket's receive buffer holds, in the unit in which it is asked for
     - links_lost: how often an interface that was joined on has gone; rejoins: how often it was joined on again
