@@ -71,8 +71,12 @@ def dropped_on(host, interface: str) -> int:
 @pytest.mark.parametrize(("train", "stamped"), [(1, True), (TRAIN, False)], ids=["one by one", "in trains"])
 @of_each_path
 def test_at_overload_all_is_received_or_counted_as_dropped(multicast, rig, rx, sender, path, family, train, stamped):
-    """1,000,000 datagrams, on the stdlib backend 100,000, of which less than half can be received."""
-    count, group, tx = size(multicast, COUNT), family.groups[0], sender(path)
+    """1,000,000 datagrams, and less than half can be received; a fifth one by one within a host; on stdlib a tenth.
+
+    A train is one system call and one way through the kernel, up to the socket: there its datagrams part.
+    """
+    count = size(multicast, COUNT // 5 if train == 1 and path.host == "rx" else COUNT)
+    group, tx = family.groups[0], sender(path)
     rx.call("move", cpu=None)
     columns = ["drops"] if stamped else []
     feed = rx.receiver(group, PORT, interface=path.interface, receive_buffer=SMALL, columns=columns)
