@@ -40,8 +40,8 @@ cdef class _Endpoint:
     cdef void _remember(self) noexcept nogil:
         """Keep what may be asked for once the descriptor is gone."""
 
-    cdef void _retire(self) noexcept nogil:
-        """Closed, and nobody is inside any more: let go."""
+    cdef int _retire(self) except -1:
+        """Closed, and nobody is inside any more: let go. Raises only what a signal's handler raises."""
         endpoint_release(&self._endpoint)
 
     cdef bint _enter(self, uint32_t claim, str operation) except -1:
@@ -54,7 +54,7 @@ cdef class _Endpoint:
             raise _errors.busy(operation)
         return entry == ENTERED
 
-    cdef void _leave(self, uint32_t claim) noexcept nogil:
+    cdef int _leave(self, uint32_t claim) except -1:
         if endpoint_leave(&self._endpoint, claim):
             self._retire()
 
@@ -63,7 +63,7 @@ cdef class _Endpoint:
 
     cdef int _wait(self, short events, int64_t deadline, short *found, str operation) except -1:
         """Wait as endpoint_poll does, with signal handlers run: Ctrl-C and its like end the wait, the watch doesn't."""
-        cdef bint watched = False
+        cdef bint watched = False, over = False
         cdef int n
         while True:
             PyErr_CheckSignals()
@@ -71,13 +71,14 @@ cdef class _Endpoint:
                 n = endpoint_poll(&self._endpoint, events, deadline, found, &watched)
             if n == -EINTR:
                 continue
-            if n > 0 and watched:
-                self._look()
-                if n == 1:  # nothing else; and however often it is ready, the deadline holds
-                    if 0 <= deadline <= monotonic_ns():
-                        return 0
-                    continue
-            return _check(n, operation)
+            if n <= 0 or not watched:
+                return _check(n, operation)
+            if over:  # however often the watch is ready, the deadline holds
+                return n - 1
+            self._look()
+            if n > 1:
+                return n
+            over = 0 <= deadline <= monotonic_ns()  # looking took until then: what came meanwhile came in time
 
     @property
     def socket(self):
@@ -101,16 +102,16 @@ cdef class _Endpoint:
 
         The descriptor is closed once the last call has left it. Batches and views stay as they are.
         """
-        if endpoint_enter(&self._endpoint, SHARED) == ENDED:
-            return
-        self._remember()
-        if self._born == _generation:
-            endpoint_close(&self._endpoint)
-            self._leave(SHARED)
-        else:  # a forked child: the calls inside are the parent's, and so is whoever the eventfd would wake
-            self._endpoint.state = CLOSED
-            self._retire()
-        self._socket.close()
+        if endpoint_enter(&self._endpoint, SHARED) == ENTERED:
+            self._remember()
+            if self._born == _generation:
+                endpoint_close(&self._endpoint)
+                self._leave(SHARED)
+            else:  # a forked child: the calls inside are the parent's, and so is whoever the eventfd would wake
+                self._endpoint.state = CLOSED
+                self._retire()
+        if self._socket is not None:  # also if a signal's handler raised amid an earlier call
+            self._socket.close()
 
     def __enter__(self):
         return self

@@ -117,14 +117,18 @@ class Endpoint:
 
     def _wait(self, writing: bool, deadline: float | None) -> int:
         """Wait until the socket is ready, the endpoint is closed, or the deadline is over: then 0."""
+        over = False
         while True:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             found = self._poll(writing, left)
-            if found & _WATCHED:
+            watched, found = found & _WATCHED, found & ~_WATCHED
+            if watched and not over:
                 self._look()
-                found &= ~_WATCHED
-            if found or (deadline is not None and time.monotonic() >= deadline):
+            if found or over:  # however often the watch is ready, the deadline holds
                 return found
+            over = deadline is not None and time.monotonic() >= deadline
+            if over and not watched:  # else looking took until then: what came meanwhile came in time
+                return 0
 
     def _poll(self, writing: bool, seconds: float | None) -> int:
         own, wake = self._own.fileno(), self._wake.fileno()

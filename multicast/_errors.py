@@ -11,6 +11,8 @@ import sys
 
 from ._arguments import shown
 
+# What a process or the system has run out of: it is for the caller to know, not a thing that is refused here for good.
+OUT_OF = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 MAX_RECEIVE_BUFFER = (2**31 - 1) // 2  # the kernel keeps twice of it in an int (__sock_set_rcvbuf)
 
 TYPE_CHECKING = False
@@ -106,10 +108,12 @@ def system(error: OSError, doing: str, hint: str = "") -> OSError:
 
 def no_interface(doing: str, wanted: object, names: Iterable[str]) -> OSError:
     """There is no such interface."""
-    return OSError(errno.ENODEV, f"{doing}: no interface {shown(wanted)} (there are: {', '.join(names)})")
+    there = ", ".join(names)
+    return OSError(errno.ENODEV, f"{doing}: no interface {shown(wanted)}" + (f" (there are: {there})" if there else ""))
 
 
 BOUND = "; the socket is bound to the interface that has gone, as one for a group of one link is: open a new receiver"
+NOT_JOINED_FROM = "; this socket has not joined it from this source"
 # What a socket's membership of a group was when something was refused: None, not a member; "", it can't be told.
 OTHER_MODE = {
     "include": "; this socket has joined the group in the other mode, from named sources",
@@ -173,7 +177,7 @@ def _not_available_hint(verb: str, *, source: bool) -> str:
         return "; this source is not blocked"
     if verb == "join_group":
         return "; joined from this source already" if source else ""
-    return "; this socket has not joined it" + (" from this source" if source else "")
+    return NOT_JOINED_FROM if source else "; this socket has not joined it"
 
 
 def _invalid_hint(mode: str | None, *, joining: bool, ipv6: bool) -> str:

@@ -14,7 +14,7 @@ import struct
 import sys
 
 from . import _arguments, _errors
-from ._interfaces import interface_index, interface_name
+from ._interfaces import interface_index, interface_name, interface_names
 from ._values import HardwareTimestamps
 
 if sys.platform == "linux":
@@ -139,7 +139,7 @@ def _named(interface: InterfaceLike, doing: str) -> tuple[str, str]:
     try:
         return socket.if_indextoname(index), interface_name(index)
     except OSError:  # it went meanwhile: ENXIO, elsewhere ENODEV
-        raise _errors.no_interface(doing, index, dict(socket.if_nameindex()).values()) from None
+        raise _errors.no_interface(doing, index, interface_names()) from None
 
 
 class _Abilities:

@@ -16,6 +16,9 @@ import sys
 from . import _arguments, _errors
 from ._values import Interface
 
+if sys.platform == "linux":
+    import fcntl  # now: a process that went elsewhere (chroot) may not find it any more
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +82,11 @@ def interface_index(interface: InterfaceLike, doing: str, *, gone: bool = False)
     else:
         index = _index(interface, doing)
         return index if gone else _checked(index, None, doing)
-    found = [each for each in interfaces() if any(_same(own, address) for own in each.addresses)]
+    try:
+        there = interfaces()
+    except OSError as error:
+        raise _errors.system(error, f"{doing}: looking for the interface that has the address {address}") from None
+    found = [each for each in there if any(_same(own, address) for own in each.addresses)]
     if address.zone is not None:
         zone = zone_index(address.zone, doing)
         found = [each for each in found if each.index == zone]
@@ -114,6 +121,22 @@ def route_index(address: _arguments.Address) -> int:
     return int.from_bytes(found[0], sys.byteorder) if found else 0
 
 
+def is_here(index: int) -> bool:
+    """Whether there is an interface of this index."""
+    try:
+        return bool(socket.if_indextoname(index))
+    except OSError:
+        return False
+
+
+def interface_names() -> list[str]:
+    """Return the names of all interfaces, for an error; none where they can't be listed, as in a sandbox."""
+    try:
+        return [name for _, name in socket.if_nameindex()]
+    except OSError:
+        return []
+
+
 def interface_name(index: int) -> str:
     """Return how to call an interface in an error, also one that has gone."""
     try:
@@ -144,12 +167,26 @@ def _out_of_range(number: object, doing: str) -> ValueError:
 
 def _checked(index: int | None, name: str | None, doing: str) -> int:
     """Return the index if the system still has such an interface; an Interface must still be the one it names."""
-    names = dict(socket.if_nameindex())
+    names = _known(index, name)
     if index is None:
         index = next((each for each, known in names.items() if known == name), None)
     if index is None or index not in names or (name is not None and names[index] != name):
         raise _errors.no_interface(doing, name if name is not None else index, names.values())
     return index
+
+
+def _known(index: int | None, name: str | None) -> dict[int, str]:
+    """Return the names of all interfaces; in a sandbox without netlink, which listing needs, of the one meant."""
+    try:
+        return dict(socket.if_nameindex())
+    except OSError as error:
+        if error.errno in _errors.OUT_OF:
+            raise
+    try:
+        found = socket.if_nametoindex(str(name)) if index is None else index
+        return {found: socket.if_indextoname(found)}
+    except (OSError, ValueError):  # ValueError: of a name that none can be
+        return {}
 
 
 def _same(own: str, wanted: _arguments.Address) -> bool:
@@ -280,8 +317,6 @@ def link_flags(asking: socket.socket, name: str) -> int | None:
 
 
 def _ask(asking: socket.socket, request: int, ifreq: bytes) -> bytes | None:
-    import fcntl  # which Windows lacks
-
     try:
         return fcntl.ioctl(asking, request, ifreq)
     except OSError as error:

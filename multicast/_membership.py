@@ -12,7 +12,7 @@ import socket
 import sys
 
 from . import _arguments, _errors
-from ._interfaces import interface_index, interface_name, route_index, zone_index
+from ._interfaces import interface_index, interface_name, interface_names, is_here, route_index, zone_index
 from ._values import SourceFilter
 
 TYPE_CHECKING = False
@@ -166,7 +166,6 @@ def _refused(
         # Linux, refused the memory for the source, keeps the entry that it had made for it: from no source at all.
         with contextlib.suppress(OSError):
             backend.leave_group(sock, group, index, None)
-    names = dict(socket.if_nameindex())
     hint = _errors.membership_hint(
         error.errno or 0,
         verb=verb,
@@ -175,8 +174,8 @@ def _refused(
         source=aim.source is not None,
         ipv6=aim.address.family == socket.AF_INET6,
         named=bool(aim.index),
-        here=aim.index in names,
-        names=names.values(),
+        here=is_here(aim.index),
+        names=interface_names(),
         anew=error.errno == errno.EADDRINUSE and not _is_listed(aim.address, index),
         groups=groups,
         asked=asked,

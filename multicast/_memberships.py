@@ -13,7 +13,7 @@ import socket
 import sys
 
 from . import _arguments, _errors
-from ._interfaces import interface_name
+from ._interfaces import interface_name, interface_names, link_name
 from ._membership import (
     BLOCK,
     JOIN,
@@ -54,12 +54,12 @@ class Descriptor:
 
 
 class Joined:
-    """A membership as it was declared: the name that its interface had, and the filter."""
+    """A membership as it was declared: the name that its interface had, the filter, and whether the kernel lost it."""
 
-    __slots__ = ("including", "name", "sources")
+    __slots__ = ("including", "lost", "name", "sources")
 
-    def __init__(self, name: str | None, including: bool, sources: frozenset[bytes]) -> None:
-        self.name, self.including, self.sources = name, including, sources
+    def __init__(self, name: str | None, including: bool, sources: frozenset[bytes], *, lost: bool = False) -> None:
+        self.name, self.including, self.sources, self.lost = name, including, sources, lost
 
     @property
     def mode(self) -> str:
@@ -69,6 +69,10 @@ class Joined:
     def agrees(self, other: Joined) -> bool:
         """Whether both have the same filter."""
         return (self.including, self.sources) == (other.including, other.sources)
+
+    def gone(self) -> Joined:
+        """The same, of which the kernel has nothing any more."""
+        return Joined(self.name, self.including, self.sources, lost=True)
 
 
 class Memberships:
@@ -126,7 +130,7 @@ class Memberships:
             key, groups = aim.key, len(self._joined)
             was = self._joined.get(key)
             old = was or (self._found(sock, aim) if sources else None)
-            new = Joined(_name(aim.index), bool(sources), frozenset(each.packed for each in sources))
+            new = Joined(_name(sock, aim.index), bool(sources), frozenset(each.packed for each in sources))
             if old is not None and old.including and sources:
                 new = Joined(old.name, True, old.sources | new.sources)
             if old is None or new.including == old.including:
@@ -201,7 +205,7 @@ class Memberships:
             if leaving:
                 self._leave(sock, aim)
                 return
-            new = Joined(_name(aim.index), including, frozenset(each.packed for each in origins))
+            new = Joined(_name(sock, aim.index), including, frozenset(each.packed for each in origins))
             self._check_agreement(aim, new)
             change_filter(self._backend, sock, aim, including, origins)
             self._put(aim.key, new)
@@ -213,9 +217,10 @@ class Memberships:
         joined on the new one.
         """
         with self._lock:
-            for key in self._joined:
+            for key, each in self._joined.items():
                 if key[1] == index:
                     self._let_go(sock, key)
+                    self._put(key, each.gone())
 
     def rejoin(self, sock: socket.socket, old_index: int, new_index: int, operation: str = "rejoin") -> None:
         """Join on another interface, or on the one made anew, what was joined on an interface that is stale.
@@ -226,9 +231,9 @@ class Memberships:
         """
         with self._lock:
             moving = [(key, each) for key, each in self._joined.items() if key[1] == old_index]
-            name = _name(new_index)
+            name = _name(sock, new_index)
             if name is None:
-                raise _errors.no_interface(operation, new_index, dict(socket.if_nameindex()).values())
+                raise _errors.no_interface(operation, new_index, interface_names())
             if moving and old_index != new_index:
                 try:
                     self._backend.follow_interface(sock, old_index, new_index)
@@ -246,9 +251,10 @@ class Memberships:
             if there is None:
                 self._let_go(sock, aim.key)  # what an earlier attempt, or an interface of the same index, left
                 self._establish(sock, aim, new, groups=len(self._joined) - 1)
-        except BaseException:
-            if there is None:
-                self._put(aim.key, old if aim.key == key else None)
+        except BaseException as error:
+            if there is None and aim.key != key:
+                self._put(aim.key, None)
+            self._put(key, old.gone() if isinstance(error, OSError) else old)
             raise
         if aim.key != key:
             self._put(key, None)
@@ -292,16 +298,27 @@ class Memberships:
             left = old.sources - {aim.source.packed}
             if left:
                 self._check_agreement(aim, Joined(old.name, True, left))
+        if old is not None and old.lost:
+            self._forget(aim, old, left)
+            return
         try:
             whole = change(self._backend, LEAVE, sock, aim)
         except OSError as error:
-            if error.errno != errno.EADDRNOTAVAIL or old is None or _name(aim.index) is not None:
+            if error.errno != errno.EADDRNOTAVAIL or old is None or _name(sock, aim.index) is not None:
                 if aim.source is None and error.errno == errno.EADDRNOTAVAIL:
                     self._put(aim.key, None)  # somebody has left it by another way
                 raise
             whole = aim.source is None  # it went with its interface
         if old is not None:
             self._put(aim.key, Joined(old.name, True, left) if left and not whole else None)
+
+    def _forget(self, aim: Aim, old: Joined, left: frozenset[bytes]) -> None:
+        """Leave what is waiting for its interface: there is nothing that the kernel could leave."""
+        if aim.source is not None and not old.including:
+            raise _errors.failed(errno.EINVAL, aim.doing, _errors.OTHER_MODE["exclude"])
+        if aim.source is not None and aim.source.packed not in old.sources:
+            raise _errors.failed(errno.EADDRNOTAVAIL, aim.doing, _errors.NOT_JOINED_FROM)
+        self._put(aim.key, Joined(old.name, True, left, lost=True) if left else None)
 
     def _let_go(self, sock: socket.socket, key: Key) -> None:
         """Leave the whole of a group; that it was not joined is fine."""
@@ -324,7 +341,7 @@ class Memberships:
             old = self._joined.get(aim.key) or self._found(sock, aim)
             known = old is not None and not old.including
             one, blocked = frozenset((origin.packed,)), old.sources if old is not None and known else frozenset()
-            new = Joined(_name(aim.index), False, blocked | one if verb == BLOCK else blocked - one)
+            new = Joined(_name(sock, aim.index), False, blocked | one if verb == BLOCK else blocked - one)
             if known:
                 self._check_agreement(aim, new)
             change(self._backend, verb, sock, aim)
@@ -353,14 +370,14 @@ class Memberships:
             return Aim(operation, address, next(iter(joined)), source)
         if gone and isinstance(interface, str):
             indexes = [index for index, name in joined.items() if name == interface]
-            if indexes and not any(_name(index) == interface for index in indexes):
+            if indexes and not any(_name(sock, index) == interface for index in indexes):
                 return Aim(operation, address, indexes[0], source)
         return aimed(operation, sock, address, interface, source, gone=gone)
 
     def _found(self, sock: socket.socket, aim: Aim) -> Joined | None:
         """Return what the socket was joined to by other ways than these."""
         mode, sources = current_filter(self._backend, sock, *aim.key)
-        return Joined(_name(aim.index), mode == "include", sources) if mode else None
+        return Joined(_name(sock, aim.index), mode == "include", sources) if mode else None
 
     def _check_bound(self, sock: socket.socket, aim: Aim) -> None:
         """Refuse a group that the socket, bound to an address, can't receive (udp_v4_mcast_deliver)."""
@@ -402,7 +419,10 @@ class Memberships:
             self.changed(frozenset(self._joined))
 
 
-def _name(index: int) -> str | None:
+def _name(sock: socket.socket, index: int) -> str | None:
+    """Return how an interface is called where the socket is: the thread may be in another network namespace by now."""
+    if sys.platform == "linux":
+        return link_name(sock, index)
     try:
         return socket.if_indextoname(index)
     except OSError:

@@ -175,13 +175,15 @@ cdef class Receiver(_Endpoint):
     cdef void _remember(self) noexcept nogil:
         ask_socket(self._endpoint.fd, &self._counters)
 
-    cdef void _retire(self) noexcept nogil:
+    cdef int _retire(self) except -1:
         self._remember()
         pool_close(&self._pool.pool)
         endpoint_release(&self._endpoint)
-        with gil:  # last, as what a signal's handler raises amid it ends this
-            if self._watch is not None:
+        if self._watch is not None:
+            try:
                 self._watch.close()
+            finally:
+                self._watch.close()  # there is no other call to go on with what a signal's handler interrupted
 
     def _watch_over(self, make):
         """Heal and listen by a `Watch`: made of the memberships and the descriptor, before anybody else has this."""
@@ -223,6 +225,8 @@ cdef class Receiver(_Endpoint):
         cdef int n, foreign = 0
         while True:
             if coarse_ns() >= self._next_look:
+                if timeout > 0 and deadline < 0:
+                    deadline = monotonic_ns() + timeout  # the time that looking takes is the caller's
                 self._look()
             n = self._receive(block)
             if n > 0:

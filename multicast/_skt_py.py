@@ -299,6 +299,8 @@ class Receiver(Endpoint):
         found = foreign = 0
         while True:
             if time.monotonic() >= self._next_look:
+                if timeout > 0 and deadline is None:
+                    deadline = time.monotonic() + timeout / 1e9  # the time that looking takes is the caller's
                 self._look()
             try:
                 batch = self._sort_out(self._receive(operation))

@@ -312,8 +312,7 @@ class Watch:
             return
         waiting = select.poll()
         waiting.register(self._fd, select.POLLIN)
-        if waiting.poll(0):  # it is the receiver that has not come for it
-            self._since = self._told_at = now
+        if waiting.poll(0):  # it is the receiver that has not come for it; the next look knows whether it was for us
             return
         first, self._told_at = self._told_at == self._since, now
         self.silences += 1

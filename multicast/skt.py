@@ -6,7 +6,6 @@ Must not make a system call that a backend could make, nor stand between a user 
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -468,14 +467,10 @@ def open_receiver(
         raise
 
 
-# What a sandbox answers that lets nobody ask about interfaces.
-_DENIED = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EOPNOTSUPP)
-
-
 def _watch_over(
     receiver: _backend.Receiver, silence: float | None, on_silence: Callable[[Silence], object] | None, operation: str
 ) -> None:
-    """Have a receiver healed; where that can't be had and nobody asked for it, warn."""
+    """Have a receiver healed; where a sandbox refuses that and nobody asked for it, warn."""
     try:
         receiver._watch_over(
             lambda memberships, fd: Watch(
@@ -483,7 +478,7 @@ def _watch_over(
             )
         )
     except OSError as error:
-        if silence is not None or error.errno not in _DENIED:
+        if silence is not None or error.errno in _errors.OUT_OF:
             raise
         _say_once(f"{error}: receivers will not heal (self_healing=False accepts that without this warning)", "healing")
 

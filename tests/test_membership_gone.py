@@ -1,7 +1,7 @@
-"""An interface that goes, and one that comes back: what can still be done, and what has to be joined again.
+"""An interface that goes, and one that comes back: what can still be done, and how it is joined again by hand.
 
-Owns the link `gone0` between the hosts of the rig, which every test takes down and makes anew. Must not wait to see
-that something does not come: what is sent after it does.
+Owns the link `gone0` between the hosts of the rig, which every test takes down and makes anew, and receivers that don't
+heal by themselves. Must not wait to see that something does not come: what is sent after it does.
 """
 
 from __future__ import annotations

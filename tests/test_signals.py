@@ -114,26 +114,35 @@ def close(*_):
 
 what = sys.argv[1]
 signal.signal(signal.SIGALRM, boom if what == "raise" else close)
+before = os.listdir("/proc/self/fd") if sys.platform == "linux" else ()
 for turn in range(300):
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
-    rx = multicast.Receiver(near, timeout=0)
+    if sys.argv[2] == "healed":
+        rx = multicast.open_receiver(
+            sys.argv[3], int(sys.argv[4]), interface="lo", timeout=0, silence=0.01, on_silence=lambda _: None
+        )
+        near, far = rx.socket, rx
+    else:
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        rx = multicast.Receiver(near, timeout=0)
     number = rx.fileno()
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.00001 * (turn % 50 + 1))
-            for _ in range(200):
+            for _ in range(turn % 40 if sys.argv[2] == "healed" else 200):  # then the alarm may come amid its close
                 try:
                     rx.stats()
                     rx.recv_batch()
                 except BlockingIOError:
                     pass
+            if sys.argv[2] == "healed":
+                rx.close()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     except Boom:
         pass
     except OSError as error:
         assert what == "close" and error.errno == errno.EBADF, error
-    if what == "raise":
+    if what == "raise" and not rx.closed:
         try:
             rx.recv_batch(0)    # RuntimeError if a claim was left behind
         except BlockingIOError:
@@ -146,14 +155,17 @@ for turn in range(300):
     except OSError:
         pass
     far.close()
+    if before:
+        assert os.listdir("/proc/self/fd") == before
 print("all let go")
 """
 
 
+@pytest.mark.parametrize("kind", ["plain", "healed"])
 @pytest.mark.parametrize("what", ["raise", "close"])
-def test_a_handler_that_comes_amid_a_call_leaves_nothing_locked(multicast, what):
+def test_a_handler_that_comes_amid_a_call_leaves_nothing_locked_and_nothing_open(multicast, feed, what, kind):
     done = subprocess.run(
-        [sys.executable, "-P", "-c", AMID, what],
+        [sys.executable, "-P", "-c", AMID, what, kind, *map(str, feed)],
         env=python_environment(multicast),
         capture_output=True,
         text=True,

@@ -164,6 +164,20 @@ def test_what_waits_for_a_receiver_that_does_not_come_is_no_silence(watching, pa
     assert [each.seconds for each in told] == [2]
 
 
+def test_what_waits_and_is_not_delivered_then_ends_no_silence(watching, pair):
+    near, far = pair
+    clock, told = Clock(), []
+    watch = watching(silence=2, on_silence=told.append, clock=clock)
+    far.send(b"for somebody else")
+    clock.now += 2
+    watch.handle(near, 0)
+    assert told == []
+    near.recv(20)
+    clock.now += 0.5
+    watch.handle(near, 0)
+    assert [each.seconds for each in told] == [2.5]
+
+
 def test_what_the_callback_raises_goes_to_the_caller_and_the_next_one_is_told_in_its_time(watching, pair):
     clock, told = Clock(), []
 

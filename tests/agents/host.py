@@ -149,9 +149,14 @@ def sender(source, to, port):
     return sock
 
 
-known = dict(globals())
-for script in sys.argv[1:]:
-    known |= vars(importlib.import_module(script))
-commands.serve(known, [multicast.BACKEND, multicast.__file__])
-for each in [*receivers.values(), *senders.values()]:
-    each.close()
+def main(more=None):
+    known = globals() | (more or {})
+    for script in sys.argv[1:]:
+        known |= vars(importlib.import_module(script))
+    commands.serve(known, [multicast.BACKEND, multicast.__file__])
+    for each in [*receivers.values(), *senders.values()]:
+        each.close()
+
+
+if __name__ == "__main__":
+    main()
