@@ -228,11 +228,11 @@ def test_memory_stays_flat_over_many_receivers(multicast):
 
 
 def test_the_memory_check_would_see_a_leak(native):
-    """The canary for the test above: a third of the receivers keeps half of its memory."""
+    """The canary for the test above: as many receivers keep half of their memory, not all of it new to the process."""
     before = resident()
-    kept = [after_one_datagram(native) for _ in range(700)]
+    kept = [after_one_datagram(native) for _ in range(2000)]
     assert resident() - before > LEAK
-    assert len(kept) == 700
+    assert len(kept) == 2000
 
 
 def test_stats_may_be_asked_while_another_thread_receives_and_closes(opened):
