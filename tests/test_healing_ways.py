@@ -228,7 +228,13 @@ def test_the_watch_may_close(opened, feed, watched):
         rx.recv_batch()
     assert caught.value.errno == errno.EBADF
     assert rx.fileno() == -1
+    assert rx.stats().silences == 1
     assert open_descriptors() == before
+
+
+def test_the_descriptor_that_is_shown_is_the_one_to_wait_on(opened, feed):
+    rx = opened.receiver(feed)
+    assert repr(rx).startswith(f"<multicast.Receiver fd={rx.fileno()} ")
 
 
 class Interrupted(Exception):

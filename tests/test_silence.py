@@ -226,6 +226,22 @@ def test_a_membership_that_the_kernel_lost_with_the_interface_in_place_is_found_
     feed.until("end")
 
 
+@pytest.mark.parametrize("family", [IPV4, IPV6], ids=["IPv4", "IPv6"])
+def test_a_group_that_another_receiver_took_along_is_found_by_the_silence(receiver, link, send, family):
+    """Leaving late, once another interface has the index, is counted against who has joined on that (docs/healing.md).
+
+    So when the first is closed, the kernel has the group no more, and the second hears nothing.
+    """
+    first, second = receiver(family[0]), receiver(family[0], silence=0.2)
+    link.again()
+    assert first.handle()["rejoins"] == second.handle()["rejoins"] == 1
+    first.close()
+    found = second.count("rejoins", 2)
+    assert (found["links_lost"], found["silences"][-1]["joined"], found["silences"][-1]["dead"]) == (1, False, True)
+    send(family, "end")
+    assert second.until("end") == ["end"]
+
+
 def test_data_from_one_link_hides_that_another_is_dead(hosts, receiver, link, send):
     """One receiver, one silence: for each link of its own, open a receiver for each."""
     feed = receiver([IPV4[0], FAR[0]], ["feed0", "feed1"], silence=3600)
