@@ -295,7 +295,7 @@ class Worker:
         except TimeoutError as error:
             raise self._failed(do, str(error)) from None
         if not line:
-            raise self._failed(do, "it ended")
+            raise self._failed(do, f"it ended, exit status {self._process.wait(DEADLINE)}")
         answer = json.loads(line)
         if "error" in answer:
             raise AgentError(*answer["error"])
