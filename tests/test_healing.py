@@ -236,22 +236,29 @@ def test_sources_of_what_waits_for_its_interface_can_be_left(receiver, link, sen
     assert feed.until("end") == ["end"]
 
 
-def test_what_could_not_be_joined_again_can_be_left(receiver, link, hosts):
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
+def test_what_could_not_be_joined_again_can_be_left(receiver, link, hosts, seen):
+    """The interface was made anew; or it never went, and is joined on again since messages were lost."""
     feed = receiver([IPV4[0], SECOND[0]])
+    if not seen:
+        feed.do("small_buffer")
     limit = "/proc/sys/net/ipv4/igmp_max_memberships"
     before = hosts.rx.read(limit)
     hosts.rx.write(limit, "1")
     try:
-        link.again()
+        link.again() if seen else overrun(hosts)
         found = feed.handle()
         assert found["rejoins"] == 0
         assert "joining again on it fails: [Errno 105]" in found["log"][1]
         assert "net.ipv4.igmp_max_memberships (now 1)" in found["log"][1]
-        feed.method("leave", SECOND[0])
+        # What was joined again is the first; or, as the second still took the place, nothing but that is joined.
+        kept, refused = (IPV4[0], SECOND[0]) if seen else (SECOND[0], IPV4[0])
+        assert (users(hosts, kept), users(hosts, refused)) == (1, 0)
+        feed.method("leave", refused)
         assert feed.count("rejoins", 1)["joined"] == [[RX, "feed0"]]  # what is left has room
     finally:
         hosts.rx.write(limit, before)
-    assert (users(hosts, IPV4[0]), users(hosts, SECOND[0])) == (1, 0)
+    assert (users(hosts, kept), users(hosts, refused)) == (1, 0)
 
 
 # What is no loss, and what is not ours -----------------------------------------------------------------------------
