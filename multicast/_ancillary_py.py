@@ -9,6 +9,8 @@ import socket
 import struct
 import sys
 
+from ._arguments import SOL_UDP, UDP_GRO
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,7 +24,7 @@ NO_TIMESTAMP, SOFTWARE, HARDWARE = range(3)
 _TIMESTAMPNS, _TIMESTAMPING, _RXQ_OVFL = (35, 64), (37, 65), 40
 _IP_TOS, _IP_TTL, _IP_PKTINFO = 1, 2, 8
 _IPV6_PKTINFO, _IPV6_HOPLIMIT, _IPV6_TCLASS = 50, 52, 67
-_IPPROTO_IPV6, _SOL_UDP, _UDP_GRO = 41, 17, 104
+_IPPROTO_IPV6 = 41
 
 
 class Ancillary:
@@ -41,7 +43,7 @@ class Ancillary:
                 self._of_ipv4(kind, data)
             elif level == _IPPROTO_IPV6:
                 self._of_ipv6(kind, data)
-            elif level == _SOL_UDP and kind == _UDP_GRO and len(data) == 4:  # an int, whatever udp(7) says
+            elif level == SOL_UDP and kind == UDP_GRO and len(data) == 4:  # an int, whatever udp(7) says
                 self.segment = max(0, struct.unpack("=i", data)[0])
 
     def _of_socket(self, kind: int, data: bytes) -> None:

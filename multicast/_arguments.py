@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
 MAX_BATCH_SIZE = 1024  # UIO_MAXIOV: what sendmmsg(2) takes; recvmmsg(2) has no limit of its own, so this is fairness
 MAX_DATAGRAM_SIZE = 65_535  # more than any UDP payload: 65,507 bytes over IPv4, 65,527 over IPv6
+MAX_BLOCKS = 1_000_000
 MAX_TIMEOUT = 1_000_000_000  # seconds, some 31 years: what is longer is None, or a mistake
 MIN_SILENCE = 0.01  # seconds: what is looked at more often than every few milliseconds is no rest for a thread
 _CACHE_LINE = 64
-_SOL_UDP, _UDP_GRO = 17, 104  # linux/udp.h
+SOL_UDP, UDP_GRO = 17, 104  # linux/udp.h; the socket module names neither
 
 
 def shown(value: object) -> str:
@@ -121,11 +122,14 @@ def source_address(value: object, group: Address, operation: str) -> Address:
     return source
 
 
+def is_one(value: Any) -> bool:
+    """Whether it is one value, and not several of them, be it in a list of one."""
+    return isinstance(value, (str, bytes, bytearray)) or hasattr(value, "packed") or not hasattr(value, "__iter__")
+
+
 def several(value: Any) -> Iterable[Any]:
     """Return the values, be it one or more; what is no address and no interface is left for the check to refuse."""
-    if isinstance(value, (str, bytes, bytearray)) or hasattr(value, "packed") or not hasattr(value, "__iter__"):
-        return [value]
-    found: Iterable[Any] = value
+    found: Iterable[Any] = [value] if is_one(value) else value
     return found
 
 
@@ -221,7 +225,7 @@ def receiving_socket(sock: object, trains: bool, operation: str) -> socket.socke
     checked = datagram_socket(sock, operation)
     if not trains and sys.platform == "linux" and checked.family in (socket.AF_INET, socket.AF_INET6):
         try:
-            joins = checked.getsockopt(_SOL_UDP, _UDP_GRO)
+            joins = checked.getsockopt(SOL_UDP, UDP_GRO)
         except OSError:  # a kernel before 5.0, or another protocol's datagrams
             return checked
         if joins:
@@ -261,7 +265,7 @@ def datagram_size(value: SupportsIndex, operation: str) -> int:
 
 def max_blocks(value: SupportsIndex | None, operation: str) -> int:
     """Return how many blocks a receiver may have; 0 for None, no limit."""
-    return 0 if value is None else whole(value, operation, "max_blocks", 1, 1_000_000)
+    return 0 if value is None else whole(value, operation, "max_blocks", 1, MAX_BLOCKS)
 
 
 def slot_size(datagram_size: int) -> int:

@@ -22,6 +22,19 @@ cdef class _Pool:
         PyBuffer_Release(&self.memory)
 
 
+cdef int _take(_Pool pool, memory, Py_ssize_t block, int limit, str operation) except -1:
+    """Take the caller's memory for as long as the pool lives: how many blocks fit, at most `limit` unless that is 0."""
+    if not PyObject_CheckBuffer(memory):
+        raise _errors.no_memory(operation, memory)
+    try:
+        PyObject_GetBuffer(memory, &pool.memory, PyBUF_WRITABLE)
+    except (BufferError, ValueError) as error:  # numpy's for an array in pieces, and mmap's once closed
+        raise _errors.memory_not_writable(operation, memory, error) from None
+    if pool.memory.len < block:
+        raise _errors.memory_too_small(operation, pool.memory.len, block)
+    return <int> min(pool.memory.len // block, <Py_ssize_t> limit if limit else _arguments.MAX_BLOCKS)
+
+
 @cython.final
 @cython.internal
 @cython.no_gc

@@ -16,11 +16,12 @@ import sys
 
 from . import _columns, _error_queue, _errors, _options_py, _tuning
 from ._ancillary_py import SOFTWARE, Ancillary
+from ._arguments import SOL_UDP, UDP_GRO
 from ._columns import COLUMNS, Wanted
 from ._filter import attach
 from ._interfaces import interfaces
 from ._memberships import Memberships
-from ._sending import SOL_UDP, UDP_SEGMENT
+from ._sending import UDP_SEGMENT
 from ._timer import Timer
 from ._values import Capabilities, Capability
 from ._watch import _RTMGRP_LINK, Watch
@@ -37,8 +38,6 @@ __all__ = ["Capabilities", "Capability", "find"]
 
 _OPERATION = "capabilities"
 _PRIVILEGE = "CAP_NET_ADMIN, outside of any user namespace"
-# Where one of these is what a call ran out of, nothing can be said about what was tried: it has to fail.
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 # By family: how it is called, and a group with a source of it. No host reports these groups (RFC 3376, section 5;
 # RFC 3810, section 6), so even on the loopback interface nothing is sent when they are joined.
@@ -59,7 +58,7 @@ _CALLED = {  # what `Wanted` asks for
     (socket.SOL_SOCKET, _columns._SO_TIMESTAMPNS): "SO_TIMESTAMPNS",
     (socket.SOL_SOCKET, _columns._SO_TIMESTAMPING): "SO_TIMESTAMPING",
     (socket.SOL_SOCKET, _columns._SO_RXQ_OVFL): "SO_RXQ_OVFL",
-    (SOL_UDP, _columns._UDP_GRO): "UDP_GRO",
+    (SOL_UDP, UDP_GRO): "UDP_GRO",
 }
 # The Linux that brought it, where Python may meet an older one; one built without it answers in the same way.
 _SINCE = {"UDP_GRO": "5.0", "UDP_SEGMENT": "4.18", "SO_MEMINFO": "4.12", "SO_BUSY_POLL": "3.11"}
@@ -108,7 +107,7 @@ def _trying(what: str, *, privilege: str = "", limit: Callable[[int], str] | Non
     except OSError as error:
         number = error.errno or 0
         hint = ""
-        if number in _EXHAUSTED:
+        if number in _errors.OUT_OF:  # nothing can be said about what was tried
             if limit is None:
                 raise _errors.system(error, f"{_OPERATION}: {what}") from None
             hint = limit(number)
@@ -375,7 +374,7 @@ class _Trials:
         with self._sockets() as sockets:
             for sock in sockets:
                 with _trying("SO_MEMINFO"):
-                    sock.getsockopt(socket.SOL_SOCKET, _options_py._SO_MEMINFO, _options_py._MEMINFO.size)
+                    _options_py.meminfo(sock)
 
     def real_lengths(self) -> None:
         what = "MSG_TRUNC as a flag to receive with"

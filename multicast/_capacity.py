@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import struct
 import sys
 import time
 
 from . import _arguments, _errors
+from ._options_py import meminfo, set_receive_buffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ MEASURED = 8 << 20  # bytes, as the kernel counts them: of a larger buffer no mo
 MOST = 1_000_000  # datagrams
 PATIENCE = 5.0  # seconds for all of it; it takes some 50 ms
 _LONGEST = 65_507  # bytes of payload over IPv4
-
-_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55  # asm-generic/socket.h
-_MEMINFO = struct.Struct("=9I")  # linux/sock_diag.h: SK_MEMINFO_RMEM_ALLOC is the first, SK_MEMINFO_DROPS the ninth
 
 
 def receive_capacity(sock: socket.socket, nbytes: SupportsIndex) -> int:
@@ -92,10 +89,7 @@ def _connected(family: socket.AddressFamily, host: str) -> tuple[socket.socket, 
 
 def _set_buffer(sock: socket.socket, size: int) -> int:
     """Give the socket a buffer of this many bytes as the kernel counts them, twice what it is asked for, or less."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size // 2)
-    except OSError:  # EPERM: not for this user
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size // 2)
+    set_receive_buffer(sock, size // 2)
     return sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
 
 
@@ -106,20 +100,14 @@ def _fill(near: socket.socket, far: socket.socket, payload: bytes) -> tuple[int,
     uncounted.
     """
     deadline = time.monotonic() + PATIENCE
-    charged, dropped = _memory(near)
+    dropped, charged = meminfo(near)
     for held in range(MOST):
         far.send(payload)
-        while (now := _memory(near)) == (charged, dropped):  # almost always it is there when send returns
+        while (now := meminfo(near)) == (dropped, charged):  # almost always it is there when send returns
             if time.monotonic() > deadline:
                 return held, charged, False
             time.sleep(0.0001)
-        if now[1] != dropped:
+        if now[0] != dropped:
             return held, charged, True
-        charged, _ = now
+        _, charged = now
     return MOST, charged, False
-
-
-def _memory(sock: socket.socket) -> tuple[int, int]:
-    """Return what a socket's queue is charged for, and how many datagrams it has dropped."""
-    info = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
-    return info[0], info[8]

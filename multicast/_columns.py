@@ -11,6 +11,7 @@ import socket
 import sys
 
 from . import _arguments, _errors
+from ._arguments import SOL_UDP, UDP_GRO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ KINDS = (None, "software", "hardware")  # of timestamps, by the number in `Batch
 
 # Linux's numbers (asm-generic), since the socket module names few of them.
 _SO_TIMESTAMPNS, _SO_TIMESTAMPING, _SO_RXQ_OVFL = 35, 37, 40
-_SOL_UDP, _UDP_GRO = 17, 104
 _IP_PKTINFO, _IP_RECVTTL, _IP_RECVTOS = 8, 12, 13
 _IPV6_RECVPKTINFO, _IPV6_RECVHOPLIMIT, _IPV6_RECVTCLASS = 49, 51, 66
 # SOF_TIMESTAMPING_: RX_HARDWARE and RAW_HARDWARE; RX_SOFTWARE and SOFTWARE stand in for a card that has none.
@@ -92,7 +92,7 @@ class Wanted:
         if wants("drops"):
             yield socket.SOL_SOCKET, _SO_RXQ_OVFL, 1, 4
         if self.gro:
-            yield _SOL_UDP, _UDP_GRO, 1, 4
+            yield SOL_UDP, UDP_GRO, 1, 4
         if self.isolation or wants("destination") or wants("interface"):
             if family == socket.AF_INET6:
                 yield socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1, 20

@@ -161,6 +161,11 @@ class Memberships:
             raise ValueError(f"{operation}: no source was named; None is for the whole group")
         with self._lock:
             aim = self._aimed(operation, sock, address, interface, gone=True)
+            old = self._joined.get(aim.key)
+            if (
+                old is not None and len(sources) > 1
+            ):  # first those that will be refused, so that nothing is left by half
+                sources.sort(key=lambda each: each.packed in old.sources)
             for each in sources or (None,):
                 self._leave(sock, aim.of(each))
 

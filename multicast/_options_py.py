@@ -191,14 +191,19 @@ def set_receive_buffer(sock: socket.socket, nbytes: int) -> int:
 
 
 def memory_of(sock: socket.socket) -> tuple[int, int] | None:
-    """Return the drops the kernel counted for this socket and the bytes queued (SO_MEMINFO); None if it does not tell.
+    """Return the drops the kernel counted for this socket, and the bytes it charges for the queue; None if it has none.
 
-    The drops are modulo 2**32; the bytes are in the unit of the receive buffer.
+    The drops are modulo 2**32; the bytes are in the kernel's own unit, half of that of the receive buffer.
     """
     if not _LINUX:
         return None
     try:
-        words = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+        return meminfo(sock)
     except OSError:  # a kernel before 4.12
         return None
-    return words[_MEMINFO_DROPS], words[_MEMINFO_QUEUED] // 2
+
+
+def meminfo(sock: socket.socket) -> tuple[int, int]:
+    """Return drops and bytes as `memory_of` does (SO_MEMINFO); raise OSError where the kernel has none."""
+    words = _MEMINFO.unpack(sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))
+    return words[_MEMINFO_DROPS], words[_MEMINFO_QUEUED]

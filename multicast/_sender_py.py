@@ -12,6 +12,7 @@ import struct
 import time
 
 from . import _arguments, _errors, _sending
+from ._arguments import SOL_UDP
 from ._endpoint_py import ERROR, WRITABLE, Claim, Endpoint, final
 
 TYPE_CHECKING = False
@@ -101,7 +102,7 @@ class Sender(Endpoint):
 
     def _send_train(self, views: list[memoryview]) -> None:
         size = struct.pack("@H", views[0].nbytes)
-        self._own.sendmsg(views, [(_sending.SOL_UDP, _sending.UDP_SEGMENT, size)], _DONTWAIT)
+        self._own.sendmsg(views, [(SOL_UDP, _sending.UDP_SEGMENT, size)], _DONTWAIT)
 
     def _pause(self, ns: int) -> None:
         """Let a device's queue drain for so long; a close ends it.

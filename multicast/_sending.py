@@ -8,7 +8,9 @@ from __future__ import annotations
 import socket
 import sys
 
-SOL_UDP, UDP_SEGMENT = 17, 103  # linux/udp.h; the socket module names neither
+from ._arguments import SOL_UDP
+
+UDP_SEGMENT = 103  # linux/udp.h
 
 # From how many datagrams on a train is worth it: measured with sendmmsg on Linux 6.18, 20 to 30,000 bytes, over lo and
 # veth to a receiver that drains, and with the segmentation left to software. Two take 0.6 to 0.95 of the time that

@@ -51,21 +51,7 @@ include "_batch.pxi"
 
 cdef enum:
     LOOK_EVERY = 100000000    # ns between two looks at what changes slowly, while datagrams keep coming
-    MOST_BLOCKS = 1000000     # as many as max_blocks may say
     FOREIGN_AT_ONCE = 16      # batches of nothing but foreign datagrams that timeout=0 goes through
-
-cdef int _take(_Pool pool, memory, Py_ssize_t block, int limit, str operation) except -1:
-    """Take the caller's memory for as long as the pool lives: how many blocks fit, at most `limit` unless that is 0."""
-    if not PyObject_CheckBuffer(memory):
-        raise _errors.no_memory(operation, memory)
-    try:
-        PyObject_GetBuffer(memory, &pool.memory, PyBUF_WRITABLE)
-    except (BufferError, ValueError) as error:  # numpy's for an array in pieces, and mmap's once closed
-        raise _errors.memory_not_writable(operation, memory, error) from None
-    if pool.memory.len < block:
-        raise _errors.memory_too_small(operation, pool.memory.len, block)
-    return <int> min(pool.memory.len // block, <Py_ssize_t> limit if limit else MOST_BLOCKS)
-
 
 cdef uint32_t[2] _calls = [UNTRIED, UNTRIED]  # whether this process may call recvmmsg, and sendmmsg (atomic)
 
@@ -202,6 +188,7 @@ cdef class Receiver(_Endpoint):
         cdef Pool *pool = &self._pool.pool
         cdef Joined joined
         cdef bytes entries
+        cdef bint came = False
         cdef int n
         with nogil:
             n = receive_batch(self._endpoint.fd, pool, block, &_calls[0], &self._late_error)
@@ -210,12 +197,16 @@ cdef class Receiver(_Endpoint):
                 count_stamp(&self._counters, stamped_drops(&block.headers[n - 1].msg_hdr))
             if n > 0 and not self._isolation.on:
                 n = account(pool, block, n, NULL, &self._totals)
+                came = True
         if n > 0 and self._isolation.on:
             # As they are now: a datagram may be here because of a group that was joined since the call began.
             with cython.critical_section(self._isolation):
                 entries = self._isolation.joined
             joined.entries, joined.count = entries, <uint32_t> (len(entries) // JOINED_SIZE)
             n = account(pool, block, n, &joined, &self._totals)
+            came = True
+        if came and n < 0:  # no room for the datagrams of a train
+            raise MemoryError()
         return n
 
     cdef int _fill(self, Block *block, int64_t timeout, str operation) except -1:
@@ -234,8 +225,6 @@ cdef class Receiver(_Endpoint):
             if n == -EINTR:
                 PyErr_CheckSignals()
                 continue
-            if n == -ENOMEM:
-                raise MemoryError()
             if n != -EAGAIN:
                 _check(n, operation)
             if endpoint_closed(&self._endpoint):

@@ -178,7 +178,7 @@ class Receiver(Endpoint):
             return
         if (counted := memory_of(self._own)) is not None:
             self._count_drops(counted[0])
-            self._queued = counted[1]
+            self._queued = counted[1] // 2  # in the unit of the receive buffer
 
     def _count_drops(self, count: int) -> None:
         """Bring our count up to the kernel's, which has 32 bits and wraps; what an older one says changes nothing."""

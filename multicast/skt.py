@@ -376,7 +376,8 @@ def open_receiver(
 ) -> _backend.Receiver:
     """Open a socket, join, and return a `Receiver` of the group's datagrams.
 
-    - group: one group, or several of one family, all received on the same port
+    - group: one group, or several of one family, all received on the same port. A receiver of one is bound to it; one
+      that was given a list, be it of one, can be joined to others later (`Receiver.join`)
     - port: 1 to 65535
     - interface: as in `join_group`, or several: each group is joined on each of them
     - source: only datagrams from this host, or from these, whatever the group; None: from any
@@ -439,7 +440,7 @@ def open_receiver(
         indexes = [index for _, index in memberships]
         any_address = (
             not isolated
-            or len(groups) > 1
+            or not _arguments.is_one(group)
             or sys.platform == "win32"
             or (groups[0].needs_zone and len(indexes) > 1)  # else it is bound to one interface, too
         )

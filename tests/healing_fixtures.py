@@ -9,17 +9,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from links import HEALED, PORT, Feed, Link
-from rig import Agent, Rig, Unavailable, unavailable
+from rig import Agent, Rig, joined_hosts
 
 
 @pytest.fixture(scope="session")
 def hosts() -> Iterator[Rig]:
     """Hosts whose links may go."""
-    try:
-        made = Rig()
-    except Unavailable as error:
-        unavailable(error)
-    with made:
+    with joined_hosts() as made:
         yield made
 
 

@@ -20,10 +20,14 @@ if os.getuid() == 0:
 """
 
 
-def python_environment(package: ModuleType, backend: str | None = None) -> dict[str, str]:
-    """The environment in which a fresh interpreter imports the very package under test, with its backend."""
+def python_environment(package: ModuleType, backend: str | None = None, *, tests: bool = False) -> dict[str, str]:
+    """The environment in which a fresh interpreter imports the very package under test, with its backend.
+
+    tests: and what the tests have beside it
+    """
+    path = [pathlib.Path(package.__file__).parent.parent] + [pathlib.Path(__file__).parent] * tests
     return os.environ | {
-        "PYTHONPATH": str(pathlib.Path(package.__file__).parent.parent),
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
         "PYTHONSAFEPATH": "1",
         "MULTICAST_BACKEND": package.BACKEND if backend is None else backend,
     }

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
@@ -137,6 +137,17 @@ class Host:
         self.holder.kill()
         with self.holder:  # closes the pipes and waits
             pass
+
+
+@contextlib.contextmanager
+def joined_hosts() -> Iterator[Rig]:
+    """Give hosts of one's own; where they can't be made, skip and say why, or fail where CI is set."""
+    try:
+        made = Rig()
+    except Unavailable as error:
+        unavailable(error)
+    with made:
+        yield made
 
 
 class Rig:

@@ -11,17 +11,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from rig import AGENT, Agent, Host, Rig, Unavailable, unavailable
+from rig import AGENT, Agent, Host, Rig, joined_hosts
 
 
 @pytest.fixture(scope="session")
 def rig() -> Iterator[Rig]:
     """The hosts, made once; a skip that says why, or with CI set a failure, where they can't be."""
-    try:
-        made = Rig()
-    except Unavailable as error:
-        unavailable(error)
-    with made:
+    with joined_hosts() as made:
         yield made
 
 

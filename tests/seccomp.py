@@ -1,7 +1,7 @@
-"""Sandboxes: a function runs in a thread of its own, which the kernel refuses chosen system calls (seccomp(2)).
+"""Sandboxes: the kernel refuses a thread chosen system calls (seccomp(2)), one that ends soon or a process's only one.
 
-Owns the filter and its numbers. The thread ends with the function, and the filter with the thread: nothing else of the
-process is touched, and no privilege is needed. Must not skip but through `unavailable`, which is never silent.
+Owns the filter and its numbers. It ends with the thread; nothing else of the process is touched, and no privilege is
+needed. Must not skip but through `unavailable`, which is never silent.
 """
 
 from __future__ import annotations
@@ -60,10 +60,7 @@ def unavailable(why: object) -> NoReturn:
     pytest.skip(f"no seccomp: {why}")
 
 
-def _program(denials: tuple[Denial, ...]) -> bytes:
-    numbers = _CALLS.get(os.uname().machine)
-    if numbers is None:
-        unavailable(f"the numbers of {os.uname().machine}'s system calls are not known here")
+def _program(denials: tuple[Denial, ...], numbers: dict[str, int]) -> bytes:
     code = []
     for call, arguments, number in denials:
         wanted = [(_NUMBER, numbers[call])]
@@ -78,33 +75,37 @@ def _program(denials: tuple[Denial, ...]) -> bytes:
     return b"".join(struct.pack("=HBBI", *each) for each in code)
 
 
-def _enter(program: bytes) -> int:
-    """Put the calling thread under a filter; 0, or the errno of what failed."""
+def enter(*denials: Denial) -> str:
+    """Have the calling thread, and what it starts, refused these calls from now on: empty, or why that can't be had."""
+    numbers = _CALLS.get(os.uname().machine)
+    if numbers is None:
+        return f"the numbers of {os.uname().machine}'s system calls are not known here"
+    program = _program(denials, numbers)
     libc = ctypes.CDLL(None, use_errno=True)
     memory = ctypes.create_string_buffer(program, len(program))
     header = ctypes.create_string_buffer(struct.pack("@HP", len(program) // 8, ctypes.addressof(memory)))
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_PR_SET_SECCOMP, _MODE_FILTER, header, 0, 0):
-        return ctypes.get_errno()
-    return 0
+        return os.strerror(ctypes.get_errno())
+    return ""
 
 
 def denied(function: Callable[[], Any], *denials: Denial) -> Any:
     """Run a function where these calls are refused: return what it returns, or raise what it raises."""
-    program, ended = _program(denials), []
+    ended: list[tuple[str, Any, BaseException | None]] = []
 
     def run() -> None:
-        refused = _enter(program)
+        refused = enter(*denials)
         try:
             ended.append((refused, None if refused else function(), None))
         except BaseException as error:
-            ended.append((0, None, error))
+            ended.append(("", None, error))
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
     ((refused, result, error),) = ended
     if refused:
-        unavailable(os.strerror(refused))
+        unavailable(refused)
     if error is not None:
         raise error
     return result

@@ -282,22 +282,22 @@ def test_a_loopback_interface_that_is_down_is_named(multicast, rig):
 
 def test_if_nothing_arrives_it_gives_up(multicast, sock, monkeypatch):
     monkeypatch.setattr(multicast._capacity, "PATIENCE", 0.01)
-    monkeypatch.setattr(multicast._capacity, "_memory", lambda _: (0, 0))
+    monkeypatch.setattr(multicast._capacity, "meminfo", lambda _: (0, 0))
     words = "receive_capacity 200, by the loopback interface: "
     refused(errno.ETIMEDOUT, lambda: multicast.receive_capacity(sock, 200), words)
 
 
 def test_if_some_do_not_arrive_those_that_did_stand_for_the_whole(multicast, sock, monkeypatch, overrun):
     measured = multicast.receive_capacity(sock, 200)
-    memory_of, seen = multicast._capacity._memory, []
+    meminfo, seen = multicast._capacity.meminfo, []
 
     def at_first(near):
         if len(seen) < 20:
-            seen.append(memory_of(near))
+            seen.append(meminfo(near))
         return seen[-1]
 
     monkeypatch.setattr(multicast._capacity, "PATIENCE", 0.01)
-    monkeypatch.setattr(multicast._capacity, "_memory", at_first)
+    monkeypatch.setattr(multicast._capacity, "meminfo", at_first)
     assert measured - overrun <= multicast.receive_capacity(sock, 200) <= measured
     assert len(seen) == 20
 

@@ -56,7 +56,9 @@ def test_unicast_and_other_groups_stay_out(multicast, rig, agent, tx, family, jo
     count = size(multicast, COUNT if isolation else COUNT // 10)
     own, foreign = family.groups[:joined], family.groups[3]
     rx = agent(rig.rx, "numbered")
-    feed = rx.receiver(list(own), PORT, interface="feed0", receive_buffer=RECEIVE_BUFFER, isolation=isolation)
+    feed = rx.receiver(
+        list(own) if joined > 1 else own[0], PORT, interface="feed0", receive_buffer=RECEIVE_BUFFER, isolation=isolation
+    )
     *mine, group, unicast = range(joined + 2)
     streams = [[stream, family.sources[0], to] for stream, to in enumerate([*own, foreign, family.own])]
     # These have the host take the foreign group, and unicast where the feed's socket is bound to its group.

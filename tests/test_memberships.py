@@ -503,3 +503,26 @@ def test_where_nothing_is_joined_there_is_nothing_to_join_again(tracked, feed):
     call = lambda: memberships.rejoin(sock, LO, 2**31 - 1)  # noqa: E731
     refused(errno.ENODEV, call, f"rejoin: no interface {2**31 - 1}", "there are: ", "lo")
     assert source_filter(sock, feed[0], LO) == (EXCLUDE, set())
+
+
+def test_a_list_of_one_group_leaves_room_for_more_and_a_group_alone_does_not(opened, feed):
+    group, port = feed
+    more = another(feed)
+    alone, listed = opened.receiver((group, port)), opened.receiver(([group], port))
+    with pytest.raises(ValueError, match=rf"^join {more} on lo .*bound to {group}, .* with a list of groups is not$"):
+        alone.join(more, "lo")
+    listed.join(more, "lo")
+    opened.sender((more, port)).send(b"more")
+    opened.sender(feed).send(b"end")
+    assert until(listed, b"end") == [b"more", b"end"]
+    assert until(alone, b"end") == [b"end"]
+
+
+def test_of_several_sources_all_are_left_or_none(opened, feed):
+    receiver = opened.receiver(feed, source=["192.0.2.1", "192.0.2.2", "192.0.2.3"])
+    with pytest.raises(OSError, match=r"leave .* from 192\.0\.2\.9") as refused:
+        receiver.leave(feed[0], source=["192.0.2.1", "192.0.2.9", "192.0.2.2"])
+    assert refused.value.errno == errno.EADDRNOTAVAIL
+    assert receiver.memberships[0].sources == ("192.0.2.1", "192.0.2.2", "192.0.2.3")
+    receiver.leave(feed[0], source=["192.0.2.1", "192.0.2.3"])
+    assert receiver.memberships[0].sources == ("192.0.2.2",)

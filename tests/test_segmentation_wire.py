@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rig import Agent, Rig, Unavailable, unavailable
+from rig import Agent, Rig, joined_hosts, unavailable
 from trains import IP_RECVERR, IPV6_RECVERR, SOL_UDP, UDP_SEGMENT, payloads
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are a thing of Linux")
@@ -51,11 +51,7 @@ def family(request) -> Family:
 
 @pytest.fixture(scope="module")
 def own_rig() -> Iterator[Rig]:
-    try:
-        made = Rig()
-    except Unavailable as error:
-        unavailable(error)
-    with made:
+    with joined_hosts() as made:
         yield made
 
 

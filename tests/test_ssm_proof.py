@@ -18,6 +18,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="network namespa
 COUNT = 10_000  # datagrams of each source, of which ten are not listed
 
 
+def bound_to(family, joined: int) -> str | tuple[str, ...]:
+    """One group, to which the receiver is bound, or several: then to any address."""
+    return family.groups[:joined] if joined > 1 else family.groups[0]
+
+
 @pytest.fixture
 def addresses(rig, family):
     """Ten addresses of tx on feed0: those that it has, and more for this test."""
@@ -75,7 +80,7 @@ def test_of_ten_unlisted_sources_nothing_is_delivered(multicast, rig, agent, fam
     count = size(multicast, COUNT if isolation else COUNT // 10)
     sources = Sources(family, *addresses)
     feed = agent(rig.rx, "numbered").receiver(
-        family.groups[:joined],
+        bound_to(family, joined),
         PORT,
         interface="feed0",
         source=addresses[0],
@@ -97,7 +102,11 @@ def test_nor_where_the_receiver_itself_has_joined_the_group(multicast, rig, agen
     count, listed = size(multicast, COUNT), addresses[0]
     sources = Sources(family, *addresses)
     feed = agent(rig.rx, "numbered").receiver(
-        family.groups[:joined], PORT, interface="feed0", source=listed, receive_buffer=RECEIVE_BUFFER
+        bound_to(family, joined),
+        PORT,
+        interface="feed0",
+        source=listed,
+        receive_buffer=RECEIVE_BUFFER,
     )
     feed.join(family.groups[0], interface="feed1", source=listed)
     own = [Sources.LISTED, sources.forged]
@@ -112,7 +121,11 @@ def test_each_interface_has_its_own_list(multicast, rig, agent, family, addresse
     count, listed = size(multicast, COUNT), addresses[0]
     sources = Sources(family, *addresses)
     feed = agent(rig.rx, "numbered").receiver(
-        family.groups[:joined], PORT, interface="feed0", source=listed, receive_buffer=RECEIVE_BUFFER
+        bound_to(family, joined),
+        PORT,
+        interface="feed0",
+        source=listed,
+        receive_buffer=RECEIVE_BUFFER,
     )
     feed.join(family.groups[0], interface="feed1", source=family.far)
     own = [Sources.LISTED, sources.far]

@@ -154,7 +154,7 @@ def test_gro_needs_a_socket_that_has_it(opened):
 
 def test_a_kernel_without_gro_says_so(multicast, opened, feed, monkeypatch):
     """Before Linux 5.0: there is no such option."""
-    monkeypatch.setattr(multicast.skt._backend._columns, "_UDP_GRO", 999)
+    monkeypatch.setattr(multicast.skt._backend._columns, "UDP_GRO", 999)
     with pytest.raises(OSError, match="Receiver: asking the kernel for gro: ") as refused:
         opened.receiver(feed, gro=True)
     assert refused.value.errno == errno.ENOPROTOOPT
