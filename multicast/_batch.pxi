@@ -260,6 +260,9 @@ cdef class Batch:
         return _column(self, self._items("drops", "drops", DROPS), b"Q", sizeof(uint64_t))
 
 
+multicast_refuse_writers(Batch)
+
+
 @cython.final
 @cython.internal
 @cython.no_gc

@@ -86,6 +86,31 @@ static inline PyObject *multicast_view(PyObject *source, Py_ssize_t offset, Py_s
     return view;
 }
 
+/* Makes a type whose buffers are read-only say so before its own Cython code runs. numpy asks every exporter for
+ * writable memory first; refused there, that costs a traceback, which is more than the array.
+ */
+__attribute__((unused)) static getbufferproc multicast_export;
+
+static inline int multicast_export_read_only(PyObject *exporter, Py_buffer *buffer, int flags) {
+    if (buffer != NULL && flags & PyBUF_WRITABLE) {
+        buffer->obj = NULL;
+        PyErr_SetString(PyExc_BufferError, "a batch is read-only");
+        return -1;
+    }
+    return multicast_export(exporter, buffer, flags);
+}
+
+static inline void multicast_refuse_writers(PyObject *type) {
+#ifndef Py_LIMITED_API
+    PyBufferProcs *procs = ((PyTypeObject *)type)->tp_as_buffer;
+    if (procs->bf_getbuffer == multicast_export_read_only) return;
+    multicast_export = procs->bf_getbuffer;
+    procs->bf_getbuffer = multicast_export_read_only;
+#else
+    (void)type;
+#endif
+}
+
 /* Faults planted in builds that prove that a sanitizer sees this extension; in every other build, nothing.
  * `end` is one past a block of slots.
  */

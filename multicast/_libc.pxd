@@ -136,6 +136,7 @@ cdef extern from "_compat.h":
     enum:
         MULTICAST_MEMINFO_WORDS
     object multicast_view(object source, Py_ssize_t offset, Py_ssize_t length)
+    void multicast_refuse_writers(object type) noexcept
     void multicast_plant_fault(char *end) noexcept nogil
 
 cdef extern from *:

@@ -1,5 +1,6 @@
 """What a batch is: a sequence of read-only views, each exactly a datagram, over one block with columns beside it."""
 
+import io
 import random
 
 import numpy as np
@@ -76,6 +77,19 @@ def test_columns_are_buffers_that_numpy_wraps_without_a_copy(opened):
     assert numbers.tolist() == list(range(10))
     with pytest.raises(ValueError, match="read-only"):
         slots[0, 0] = 1
+
+
+def test_nobody_who_wants_to_write_is_let_in(opened):
+    rx, far = opened.pipe()
+    far.send(b"as it was")
+    batch = rx.recv_batch()
+    for exporter in (batch, memoryview(batch), batch[0], batch.lengths):
+        with pytest.raises(TypeError, match="read-write"):
+            io.BytesIO(b"written").readinto(exporter)
+        array = np.ndarray((1,), np.uint8, exporter)  # numpy asks for writable memory first
+        assert not array.flags.writeable
+    assert batch[0] == b"as it was"
+    assert batch.lengths.tolist() == [9]
 
 
 def test_a_datagram_that_is_too_long_is_cut_and_flagged(opened, feed):
