@@ -5,6 +5,7 @@ Owns the totals: each datagram ends in exactly one of them. Must not make a syst
 
 from libc.errno cimport ENOMEM
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from multicast._ancillary cimport *
@@ -21,37 +22,91 @@ cdef struct Totals:
 
 cdef enum:
     JOINED_SIZE = 20    # of an entry: a group, zeros up to 16 bytes, and the index of an interface
+    AHEAD = 8           # datagrams by which the look-up of a group is begun before it is needed
+
+cdef struct Bucket:
+    char entry[JOINED_SIZE]
+    uint32_t taken
+    uint32_t[2] _room    # so that none lies on two cache lines
 
 cdef struct Joined:
-    const char *entries  # in rising order of their bytes
-    uint32_t count
+    Bucket *buckets      # an entry is where its hash points, or in the next one that is not taken before
+    uint32_t mask        # how many buckets there are, a power of 2, less 1
+    bint anywhere        # whether there are entries for wherever a group be joined (interface 0)
 
 
-cdef inline bint _joined_entry(const Joined *joined, const char *wanted) noexcept nogil:
-    cdef uint32_t low = 0, high = joined.count, middle
-    cdef int order
-    while low < high:
-        middle = low + (high - low) // 2
-        order = memcmp(wanted, joined.entries + <size_t> middle * JOINED_SIZE, JOINED_SIZE)
-        if order == 0:
+cdef inline Bucket *_bucket(const Joined *joined, const char *entry) noexcept nogil:
+    cdef uint64_t low, high
+    cdef uint32_t interface
+    memcpy(&low, entry, 8)
+    memcpy(&high, entry + 8, 8)
+    memcpy(&interface, entry + 16, 4)
+    # Odd constants with well-mixed bits: those of MurmurHash3's finaliser, and of Fibonacci hashing in 64 bits.
+    low ^= high * <uint64_t> 0xff51afd7ed558ccd + interface
+    return &joined.buckets[<uint32_t> (low * <uint64_t> 0x9e3779b97f4a7c15 >> 32) & joined.mask]
+
+
+cdef inline Bucket *_following(const Joined *joined, Bucket *bucket) noexcept nogil:
+    return joined.buckets if bucket == joined.buckets + joined.mask else bucket + 1
+
+
+cdef inline bint joined_init(Joined *joined, const char *entries, uint32_t count) noexcept nogil:
+    """Make a table of so many entries; false where memory is short. `joined_free` is for both."""
+    cdef uint32_t buckets = 2
+    cdef uint32_t interface, _
+    cdef Bucket *bucket
+    cdef void *memory = NULL
+    while buckets < 2 * count:  # at most half of them taken: the next free one is near
+        buckets *= 2
+    joined.anywhere, joined.mask, joined.buckets = False, buckets - 1, NULL
+    if posix_memalign(&memory, 64, buckets * sizeof(Bucket)) != 0:
+        return False
+    joined.buckets = <Bucket *> memset(memory, 0, buckets * sizeof(Bucket))
+    for _ in range(count):
+        memcpy(&interface, entries + 16, 4)
+        joined.anywhere = joined.anywhere or interface == 0
+        bucket = _bucket(joined, entries)
+        while bucket.taken:
+            bucket = _following(joined, bucket)
+        memcpy(bucket.entry, entries, JOINED_SIZE)
+        bucket.taken = True
+        entries += JOINED_SIZE
+    return True
+
+
+cdef inline void joined_free(Joined *joined) noexcept nogil:
+    free(joined.buckets)
+
+
+cdef inline void _wanted(const Ancillary *found, uint32_t interface, char *entry) noexcept nogil:
+    memcpy(entry, found.destination, 16)
+    memcpy(entry + 16, &interface, 4)
+
+
+cdef inline void joined_expect(const Joined *joined, const Ancillary *found) noexcept nogil:
+    """Have the processor's caches fetch what `is_joined` will look at."""
+    cdef char wanted[JOINED_SIZE]
+    _wanted(found, found.interface, wanted)
+    prefetch(_bucket(joined, wanted))
+
+
+cdef inline bint _is_entry(const Joined *joined, const char *wanted) noexcept nogil:
+    cdef Bucket *bucket = _bucket(joined, wanted)
+    while bucket.taken:
+        if memcmp(wanted, bucket.entry, JOINED_SIZE) == 0:
             return True
-        if order < 0:
-            high = middle
-        else:
-            low = middle + 1
+        bucket = _following(joined, bucket)
     return False
 
 
 cdef inline bint is_joined(const Joined *joined, const Ancillary *found) noexcept nogil:
     """Whether a datagram is to a group joined on the interface that it came in on, or joined wherever that be (0)."""
     cdef char wanted[JOINED_SIZE]
-    cdef uint32_t anywhere = 0
-    memcpy(wanted, found.destination, 16)
-    memcpy(wanted + 16, &found.interface, 4)
-    if _joined_entry(joined, wanted):
+    _wanted(found, found.interface, wanted)
+    if _is_entry(joined, wanted):
         return True
-    memcpy(wanted + 16, &anywhere, 4)
-    return _joined_entry(joined, wanted)
+    _wanted(found, 0, wanted)
+    return joined.anywhere and _is_entry(joined, wanted)
 
 
 cdef inline void _move(const Pool *pool, Block *block, int to, int origin) noexcept nogil:
@@ -119,6 +174,13 @@ cdef inline int _split(const Pool *pool, Block *block, int slot, uint32_t segmen
     return count + pieces
 
 
+cdef inline void _look_ahead(const Block *block, int slot, const Joined *joined, Ancillary *told) noexcept nogil:
+    cdef const msghdr *header = &block.headers[slot].msg_hdr
+    ancillary_read(<const char *> header.msg_control, header.msg_controllen, told)
+    if joined != NULL:
+        joined_expect(joined, told)
+
+
 cdef inline int sort_out(
         const Pool *pool, Block *block, int n, const Joined *joined, Totals *totals) noexcept nogil:
     """Leave out what is foreign, and split trains: how many datagrams (trains) or slots (else) are left; or -ENOMEM.
@@ -126,12 +188,17 @@ cdef inline int sort_out(
     joined: NULL to let everything pass
     """
     cdef mmsghdr *header
+    cdef Ancillary[AHEAD] told
     cdef Ancillary found
     cdef uint64_t foreign = 0
     cdef int i, kept = 0
+    for i in range(n if n < AHEAD else AHEAD):
+        _look_ahead(block, i, joined, &told[i])
     for i in range(n):
         header = &block.headers[i]
-        ancillary_read(<const char *> header.msg_hdr.msg_control, header.msg_hdr.msg_controllen, &found)
+        found = told[i % AHEAD]
+        if i + AHEAD < n:
+            _look_ahead(block, i + AHEAD, joined, &told[i % AHEAD])
         if joined != NULL and not is_joined(joined, &found):
             foreign += _pieces(header.msg_len, found.segment)
             continue

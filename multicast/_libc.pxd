@@ -127,6 +127,9 @@ cdef extern from *:
     bint atomic_swap_pointer "__atomic_compare_exchange_n" (
         void **where, void **old, void *new, bint weak, int success, int failure) noexcept nogil
 
+cdef extern from *:
+    void prefetch "__builtin_prefetch" (const void *where) noexcept nogil
+
 cdef extern from "_compat.h":
     int IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, SO_BINDTOIFINDEX, SO_MEMINFO
     int SOL_UDP, UDP_SEGMENT

@@ -64,19 +64,35 @@ def batch_refusals():
 @cython.final
 @cython.internal
 @cython.no_gc
+cdef class _Groups:
+    """What a receiver has joined, to be looked up for each datagram; never changed once made."""
+
+    cdef Joined joined
+
+    def __cinit__(self, bytes entries):
+        if not joined_init(&self.joined, entries, <uint32_t> (len(entries) // JOINED_SIZE)):
+            raise MemoryError()
+
+    def __dealloc__(self):
+        joined_free(&self.joined)
+
+
+@cython.final
+@cython.internal
+@cython.no_gc
 cdef class _Isolation:
     """Which datagrams a receiver delivers, if that is checked: its memberships say so, without knowing the receiver."""
 
     cdef bint on
-    cdef bytes joined  # entries as in `Joined`; replaced, never changed
+    cdef _Groups groups  # replaced, never changed
 
     def __cinit__(self):
-        self.joined = b""
+        self.groups = _Groups(b"")
 
     def __call__(self, entries):
-        cdef bytes joined = _columns.joined_table(entries)
+        cdef _Groups groups = _Groups(_columns.joined_table(entries))
         with cython.critical_section(self):
-            self.joined = joined
+            self.groups = groups
 
 
 @cython.final
@@ -186,8 +202,7 @@ cdef class Receiver(_Endpoint):
     cdef int _receive(self, Block *block) except? -1:
         """Receive what is there: how many datagrams are to be delivered, or -errno; 0: only foreign ones were there."""
         cdef Pool *pool = &self._pool.pool
-        cdef Joined joined
-        cdef bytes entries
+        cdef _Groups groups
         cdef bint came = False
         cdef int n
         with nogil:
@@ -201,9 +216,8 @@ cdef class Receiver(_Endpoint):
         if n > 0 and self._isolation.on:
             # As they are now: a datagram may be here because of a group that was joined since the call began.
             with cython.critical_section(self._isolation):
-                entries = self._isolation.joined
-            joined.entries, joined.count = entries, <uint32_t> (len(entries) // JOINED_SIZE)
-            n = account(pool, block, n, &joined, &self._totals)
+                groups = self._isolation.groups
+            n = account(pool, block, n, &groups.joined, &self._totals)
             came = True
         if came and n < 0:  # no room for the datagrams of a train
             raise MemoryError()

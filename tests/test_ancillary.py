@@ -6,10 +6,12 @@ longer, under sanitizers.
 
 from __future__ import annotations
 
+import importlib
 import math
 import random
 import socket
 import struct
+import sys
 
 import pytest
 import walking
@@ -67,10 +69,11 @@ def walker(built):
 
 @pytest.fixture(scope="session")
 def told_by_twin(pytestconfig):
-    """What `_ancillary_py` tells of messages; it imports nothing of the package, so it can be had on its own."""
+    """What `_ancillary_py` tells of messages, whichever backend is under test."""
     packages = next(each.PACKAGES for each in pytestconfig.pluginmanager.get_plugins() if hasattr(each, "PACKAGES"))
-    folder = next(iter(packages.values())).__path__[0]
-    twin = walking.load(walking.pathlib.Path(folder, "_ancillary_py.py"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "twin", next(iter(packages.values())))  # the package that it imports from
+        twin = importlib.import_module("twin._ancillary_py")
 
     def tell(messages):
         found = twin.Ancillary(messages)

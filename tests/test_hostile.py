@@ -260,7 +260,8 @@ class Bench:
         self.rx, self.tx = agent(rig.rx, "injector"), agent(rig.tx, "injector")
         options = {"interface": "feed0", "receive_buffer": RECEIVE_BUFFER, "datagram_size": variant.datagram_size}
         options |= {"columns": list(package.COLUMNS), "timestamps": "software", "gro": variant.gro}
-        self.feed = self.rx.receiver(list(self.place.joined), PORT, batch_size=16, **options)
+        groups = list(self.place.joined) if variant.groups > 1 else self.place.joined[0]
+        self.feed = self.rx.receiver(groups, PORT, batch_size=16, **options)
         self.other = self.rx.receiver(self.place.beside, PORT, **options)
         self.injection = Injection(self.tx, self.feed, self.other, self.place, directory / "frames")
 

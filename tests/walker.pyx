@@ -245,5 +245,9 @@ def joined(bytes table not None, bytes destination not None, uint32_t interface)
     memset(&found, 0, sizeof(found))
     memcpy(found.destination, PyBytes_AS_STRING(destination), len(destination))
     found.interface = interface
-    entries.entries, entries.count = table, <uint32_t> (len(table) // JOINED_SIZE)
-    return is_joined(&entries, &found)
+    if not joined_init(&entries, table, <uint32_t> (len(table) // JOINED_SIZE)):
+        raise MemoryError()
+    try:
+        return is_joined(&entries, &found)
+    finally:
+        joined_free(&entries)

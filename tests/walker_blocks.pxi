@@ -32,6 +32,7 @@ cdef struct Trial:
     Kept kept[MOST_SLOTS]
     int n                        # slots that the kernel filled
     char *entries
+    uint32_t entry_count
     Joined joined
     Totals totals
     Totals expected
@@ -61,26 +62,22 @@ cdef void _shape(Dice *dice, Shape *shape) noexcept nogil:
 
 
 cdef bint _table(Trial *trial) noexcept nogil:
-    """Some groups to be joined to, in rising order, in memory that ends with them; false where there is none."""
+    """Some groups to be joined to, in memory that ends with them; false where there is none."""
     cdef Dice *dice = trial.dice
-    cdef uint32_t interface, i, at
-    cdef char entry[JOINED_SIZE]
-    trial.joined.count = below(dice, MOST_ENTRIES + 1)
-    trial.entries = <char *> malloc(trial.joined.count * JOINED_SIZE)
-    trial.joined.entries = trial.entries
+    cdef uint32_t count = below(dice, MOST_ENTRIES + 1)
+    cdef uint32_t interface, i
+    cdef char *entry
+    trial.entries = <char *> malloc(count * JOINED_SIZE)
+    trial.entry_count = count
     if trial.entries == NULL:
         return False
-    for i in range(trial.joined.count):
+    for i in range(count):
+        entry = trial.entries + i * JOINED_SIZE
         interface = some_interface(dice)
-        memset(entry, 0, sizeof(entry))
+        memset(entry, 0, JOINED_SIZE)
         some_group(dice, entry, trial.pool.shape.address_size)
         memcpy(entry + 16, &interface, sizeof(interface))
-        at = i
-        while at and memcmp(trial.entries + (at - 1) * JOINED_SIZE, entry, JOINED_SIZE) > 0:
-            memcpy(trial.entries + at * JOINED_SIZE, trial.entries + (at - 1) * JOINED_SIZE, JOINED_SIZE)
-            at -= 1
-        memcpy(trial.entries + at * JOINED_SIZE, entry, JOINED_SIZE)
-    return True
+    return joined_init(&trial.joined, trial.entries, count)
 
 
 cdef bint _is_foreign(Trial *trial, const Ancillary *told) noexcept nogil:
@@ -89,7 +86,7 @@ cdef bint _is_foreign(Trial *trial, const Ancillary *told) noexcept nogil:
     cdef bint anywhere = False
     cdef const char *entry
     cdef uint32_t interface, i
-    for i in range(trial.joined.count):
+    for i in range(trial.entry_count):
         entry = trial.entries + i * JOINED_SIZE
         if memcmp(entry, told.destination, 16) == 0:
             memcpy(&interface, entry + 16, sizeof(interface))
@@ -431,7 +428,7 @@ cdef const char *blocks_case(Dice *dice, uint64_t *seen) noexcept nogil:
     memset(&trial.expected, 0, sizeof(trial.expected))
     memset(trial.controls, 0, sizeof(trial.controls))
     trial.dice, trial.seen, trial.entries, trial.memory = dice, seen, NULL, NULL
-    trial.joined.count = 0
+    trial.joined.buckets = NULL
     _shape(dice, &shape)
     seen[BLOCKS] += 1
     if below(dice, 4) == 0:
@@ -460,6 +457,7 @@ cdef const char *blocks_case(Dice *dice, uint64_t *seen) noexcept nogil:
         for i in range(shape.batch_size):
             free(trial.controls[i])
         free(trial.entries)
+        joined_free(&trial.joined)
     else:
         walker_grant(ENDLESS)
         if walker_refused() == refused:
