@@ -296,8 +296,10 @@ def check(arguments):
 
 
 def bench(arguments):
-    set_up()
-    return subprocess.run([PYTHON, "-P", ROOT / "benchmarks" / "drain.py", *arguments], check=False).returncode
+    set_up("bench")
+    if any(word.partition("=")[0] == "--plots" for word in arguments):
+        set_up("plots")
+    return subprocess.run([PYTHON, "-P", ROOT / "benchmarks", *arguments], check=False).returncode
 
 
 COMMANDS = {
@@ -309,7 +311,11 @@ COMMANDS = {
         "         half a minute; --cases N --seed N --first N",
     ),
     "check": (check, "lint and types: ruff, cython-lint, mypy"),
-    "bench": (bench, "native backend, standard library and bare C on the same queue"),
+    "bench": (
+        bench,
+        "this package beside bare C, the socket module and others, and what is to be shown;\n"
+        "         scenarios by name, --quick or --full, --json FILE, --plots FOLDER",
+    ),
 }
 
 
