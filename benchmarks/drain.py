@@ -1,256 +1,113 @@
-"""How long it takes to empty a queue of datagrams: both backends, the socket module, and bare C, in one run.
+"""Scenario: how long it takes to empty a queue that was filled beforehand, ns a datagram.
 
-A queue on the loopback interface (TTL 0) is filled, then one contender empties it and is timed; then the next. The
-contenders take turns for many rounds, and each one is compared with bare C's recvmmsg of the same round.
-
-There are two queues: one of the datagrams alone, and one of a socket whose kernel tells all that `columns` and
-`timestamps="software"` can keep (options are a socket's, so whoever reads from it pays for them). Each is measured
-against bare C that receives the same from the same socket.
-
-    python3 dev.py bench [--rounds 400] [--count 256] [--size 200] [--batch 64] [--datagram-size 2048] [--json]
+Owns which queues: within the caches and far beyond them, short datagrams and long ones, alone and as trains. Must not
+know how anybody empties one.
 """
 
-import argparse
-import ctypes
-import json
-import os
-import pathlib
-import platform
+from __future__ import annotations
+
+import contextlib
+import random
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
 
-import multicast
-from multicast import _columns, _skt_py
+import contenders
+import machine
+import style
+from contenders import ALL, PAYLOAD, TITLES, TOLD, TRAINS
+from goals import at_least, at_most, unmeasured
 
-GROUP, PORT, PORT_OF_TOLD = "239.255.64.65", 47_064, 47_065
-HERE = pathlib.Path(__file__).parent
-NAME_SIZE = 16  # struct sockaddr_in
-PLAIN, TOLD = "C recvmmsg", "C recvmmsg, all told"  # what the others are measured against
+from multicast import bench
 
-
-def compiled_c():
-    """Compile the C beside this file and load it."""
-    with tempfile.TemporaryDirectory() as folder:
-        library = pathlib.Path(folder) / "drain.so"
-        compiler = os.environ.get("CC", "cc")
-        subprocess.run([compiler, "-O2", "-shared", "-fPIC", "-o", library, HERE / "drain.c"], check=True)
-        loaded = ctypes.CDLL(str(library))
-    loaded.block_new.restype = ctypes.c_void_p
-    loaded.drain_recvmmsg.argtypes = ctypes.c_void_p, ctypes.c_int, ctypes.c_int
-    for function in (loaded.drain_recvmmsg, loaded.drain_recv):
-        function.restype = ctypes.c_longlong
-    return loaded
+TITLE = "a queue filled beforehand, emptied: ns a datagram"
+BATCH = 64
+SIZES = (200, 64, 1400)
+HOT, COLD, COUPLED = 256, 20_000, 1_024  # datagrams in a queue
+ROUNDS = {HOT: (300, 8), COLD: (8, 2), COUPLED: (150, 8)}  # as `Settings.rounds` takes them
 
 
-class Queue:
-    """A bound and joined socket that can be filled with datagrams; `told`: of which the kernel tells all it can."""
+def run(settings):
+    sizes = SIZES[:1] if settings.quick else SIZES
+    with machine.pinned():
+        cases = [measure(count, size, settings) for count in (HOT, COLD, COUPLED) for size in sizes]
+    return {"batch": BATCH, "slot": contenders.SLOT, "cases": cases, "absent": contenders.absent()}
 
-    def __init__(self, port, told, count, size):
-        self.receiver = multicast.open_receiver(GROUP, port, interface="lo", receive_buffer=64 << 20, exclusive=True)
-        self.socket = self.receiver.socket
-        self.fd = self.socket.fileno()
-        self.sender = multicast.open_sender(GROUP, port, interface="lo", ttl=0)
-        self.datagrams = [os.urandom(size) for _ in range(count)]
-        self.control_size = 0
-        if told:
-            wanted = _columns.Wanted(_columns.COLUMNS, "software", False, False, "bench")
-            self.control_size = wanted.enable(self.socket, "bench")
 
-    def fill(self):
-        left = self.datagrams
-        while left:
-            left = left[self.sender.send_batch(left) :]
-
-    def empty(self):
-        """Whether nothing is left: a contender that stopped early would be too fast."""
+def measure(count, size, settings):
+    """Return the times of all contenders for a queue of so many datagrams of so many bytes."""
+    payloads = random.Random(settings.seed)
+    settled = contenders.Settled([payloads.randbytes(size) for _ in range(count)], BATCH, contenders.SLOT)
+    rounds = settings.rounds(*ROUNDS[count])
+    how = {"fillings": 1, "warm_up": 1} if count == COLD else {"fillings": 3, "warm_up": bench.WARM_UP}
+    case = {"count": count, "size": size, "rounds": rounds}
+    with contextlib.ExitStack() as closing:
+        if count == COUPLED:
+            groups = {TRAINS: list(contenders.of_trains(settled, closing))}
+        else:
+            groups = contenders.everybody(settled, closing)
+        all_of_them = [each for group in groups.values() for each in group]
         try:
-            self.receiver.recv_batch(0)
-        except BlockingIOError:
-            return True
-        return False
+            times = bench.take_turns(all_of_them, bench.rounds(rounds, how["warm_up"]), settings.seed, **how)
+        except bench.TooShortError as error:
+            if count != COLD:
+                raise
+            return case | {"left_out": str(error)}
+    return case | {"groups": {key: {each.name: times[each.name] for each in group} for key, group in groups.items()}}
 
 
-# Each makes a function that takes `count` datagrams out of a queue and returns the ns that it took.
+def show(result):
+    lines = [f"batches of {result['batch']} in slots of {result['slot']} bytes"]
+    for case in result["cases"]:
+        lines.append(f"\n{case['count']:,} datagrams of {case['size']} bytes in the queue, {case['rounds']} rounds")
+        if "left_out" in case:
+            lines.append(f"left out: {case['left_out']}")
+        for key, times in case.get("groups", {}).items():
+            lines += [f"{TITLES[key]}:", bench.table(times, next(iter(times)))]
+    lines += [f"\nnot taking part: {name}: {why}" for name, why in result["absent"].items()]
+    return "\n".join(lines)
 
 
-def in_c(function, *arguments):
-    def drain():
-        taken = function(*arguments)
-        if taken < 0:
-            raise OSError(-taken, os.strerror(-taken))
-        return taken
-
-    return drain
-
-
-def in_batches(receiver, count):
-    """Each batch is let go before the next is received, so one block of memory serves them all, as in C."""
-    recv_batch = receiver.recv_batch
-
-    def drain():
-        left = count
-        begin = time.perf_counter_ns()
-        while left > 0:
-            left -= len(recv_batch())
-        return time.perf_counter_ns() - begin
-
-    return drain
+# Goal, what is compared, with what, in which group, at least.
+SPEEDS = (
+    ("payload, against bare C", "native, batch by batch", "C recvmmsg", PAYLOAD, 0.97),
+    ("metadata kept, against bare C", "native, kept", "C recvmmsg, told", TOLD, 0.95),
+    ("payload, against recv_into", "native, batch by batch", "socket.recv_into", PAYLOAD, 1.8),
+    ("source kept, against recvfrom_into", "native, sources kept", "socket.recvfrom_into", PAYLOAD, 2.5),
+    ("metadata kept, against recvmsg_into", "native, kept", "socket.recvmsg_into", TOLD, 2.9),
+    ("trains by GRO, against bare C's", "native, GRO", "C recvmmsg, GRO", TRAINS, 0.8),
+    ("trains by GRO, against recv_into", "native, GRO", "socket.recv_into, no GRO", TRAINS, 20),
+)
+VIEWS, LOOP = "native, a view of each", "native, for batch in rx"
 
 
-def holding_the_last(receiver, count):
-    """The variable of a for loop holds a batch while the next is received: two blocks take turns."""
-
-    def drain():
-        left = count
-        begin = time.perf_counter_ns()
-        for received in receiver:
-            left -= len(received)
-            if left <= 0:
-                break
-        return time.perf_counter_ns() - begin
-
-    return drain
-
-
-def looking_at_each(receiver, count):
-    """The same, with a view made of every datagram."""
-
-    def drain():
-        left = count
-        begin = time.perf_counter_ns()
-        for received in receiver:
-            for _ in received:
-                left -= 1
-            if left <= 0:
-                break
-        return time.perf_counter_ns() - begin
-
-    return drain
+def goals(result):
+    """Hold what has datagrams of 200 bytes, in the caches, against what is wanted."""
+    groups = {}
+    for case in result["cases"]:
+        if case["size"] == SIZES[0] and case["count"] != COLD:
+            groups |= case.get("groups", {})
+    found = []
+    for name, own, other, key, bound in SPEEDS:
+        times = groups.get(key, {})
+        if own in times and other in times:
+            found.append(at_least(f"drain: {name}", bound, bench.speed(times, own, other)))
+        else:
+            found.append(unmeasured(f"drain: {name}", f"at least {bound:g}", "no native backend"))
+    times = groups.get(PAYLOAD, {})
+    if VIEWS in times:
+        found.append(at_most("drain: a view of each, on top", 60, bench.on_top(times, VIEWS, LOOP), "ns"))
+    else:
+        found.append(unmeasured("drain: a view of each, on top", "at most 60 ns", "no native backend"))
+    return found
 
 
-def reading_columns(receiver, count):
-    """In batches, of each datagram the time and the source."""
-    recv_batch = receiver.recv_batch
-
-    def drain():
-        left = count
-        begin = time.perf_counter_ns()
-        while left > 0:
-            received = recv_batch()
-            source = received.source
-            for i, _ in enumerate(received.timestamps):
-                source(i)
-            left -= len(received)
-            del received, source
-        return time.perf_counter_ns() - begin
-
-    return drain
-
-
-def one_by_one(count, receive, *arguments):
-    def drain():
-        begin = time.perf_counter_ns()
-        for _ in range(count):
-            receive(*arguments)
-        return time.perf_counter_ns() - begin
-
-    return drain
-
-
-def contenders(plain, told, count, batch, datagram_size):
-    """Name, queue, and the function that empties it. Each receiver has a duplicate of its queue's one socket."""
-    c = compiled_c()
-    slot = multicast._arguments.slot_size(datagram_size)
-    buffer = bytearray(datagram_size)
-    options = {"batch_size": batch, "datagram_size": datagram_size, "timeout": 0}
-    all_columns = options | {"columns": _columns.COLUMNS, "timestamps": "software"}
-    block = c.block_new(batch, datagram_size, slot, 0, 0)
-    block_of_told = c.block_new(batch, datagram_size, slot, NAME_SIZE, told.control_size)
-    if not block or not block_of_told:
-        raise MemoryError
-
-    yield PLAIN, plain, in_c(c.drain_recvmmsg, block, plain.fd, count)
-    yield "C recv", plain, in_c(c.drain_recv, plain.fd, count, datagram_size)
-    yield "socket.recv_into", plain, one_by_one(count, plain.socket.recv_into, buffer)
-    yield "socket.recvfrom_into", plain, one_by_one(count, plain.socket.recvfrom_into, buffer)
-    if multicast.BACKEND == "native":
-        ways = {"": in_batches, ", for loop": holding_the_last, ", each view": looking_at_each}
-        for name, way in ways.items():
-            yield f"native{name}", plain, way(multicast.Receiver(plain.socket.dup(), **options), count)
-    yield "stdlib backend", plain, in_batches(_skt_py.Receiver(plain.socket.dup(), **options), count)
-
-    yield TOLD, told, in_c(c.drain_recvmmsg, block_of_told, told.fd, count)
-    yield "socket.recvmsg_into", told, one_by_one(count, told.socket.recvmsg_into, [buffer], told.control_size)
-    if multicast.BACKEND == "native":
-        for name, way in {"": in_batches, ", read": reading_columns}.items():
-            receiver = multicast.Receiver(told.socket.dup(), **all_columns)
-            yield f"native, all columns{name}", told, way(receiver, count)
-    yield "stdlib, all columns", told, in_batches(_skt_py.Receiver(told.socket.dup(), **all_columns), count)
-
-
-def measure(count, size, batch, datagram_size, rounds):
-    """Let the contenders take turns; return each one's times in ns a datagram, for each queue."""
-    plain, told = Queue(PORT, False, count, size), Queue(PORT_OF_TOLD, True, count, size)
-    found = list(contenders(plain, told, count, batch, datagram_size))
-    times = {queue: {name: [] for name, own, _ in found if own is queue} for queue in (plain, told)}
-    for turn in range(rounds + 5):
-        start = turn % len(found)
-        for name, queue, drain in found[start:] + found[:start]:
-            queue.fill()
-            taken = drain() / count
-            if not queue.empty():
-                raise SystemExit(f"{name} left datagrams behind")
-            if turn >= 5:  # the first ones warm up
-                times[queue][name].append(taken)
-    return times[plain], times[told]
-
-
-def rows(times, reference, column):
-    """The figures of each contender."""
-    return {
-        name: {
-            "median_ns": round(statistics.median(each), 1),
-            "best_ns": round(min(each), 1),
-            # Of the same turn: what slows the machine down for a while slows both.
-            column: round(statistics.median(c / own for c, own in zip(times[reference], each, strict=True)), 3),
-        }
-        for name, each in times.items()
-    }
-
-
-def show(found, title):
-    print(f"\n{'ns a datagram':28}{'median':>10}{'best':>10}{title:>20}")
-    for name, row in found.items():
-        median, best, ratio = row.values()
-        print(f"{name:28}{median:>10}{best:>10}{ratio:>20}")
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=400)
-    parser.add_argument("--count", type=int, default=256, help="datagrams in the queue (256: within the caches)")
-    parser.add_argument("--size", type=int, default=200, help="bytes of a datagram")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--datagram-size", type=int, default=2048, help="bytes of a slot")
-    parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    plain, told = measure(given.count, given.size, given.batch, given.datagram_size, given.rounds)
-    plain, told = rows(plain, PLAIN, "of_c_recvmmsg"), rows(told, TOLD, "of_c_all_told")
-    where = f"{platform.machine()}, Linux {platform.release()}, CPython {platform.python_version()}"
-    if given.json:
-        print(json.dumps({"machine": where, "arguments": vars(given), "results": plain, "results_told": told}))
-        return 0
-    print(
-        f"{where}; {given.count} datagrams of {given.size} bytes, "
-        f"batches of {given.batch} in slots of {given.datagram_size}, {given.rounds} rounds"
-    )
-    show(plain, "of C recvmmsg")
-    show(told, "of C, all told")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def plot(result, figure):
+    """Two pictures side by side: 200 bytes hot and cold, everybody."""
+    figure.set_size_inches(9.5, 6.5)
+    cases = [case for case in result["cases"] if case["size"] == SIZES[0] and PAYLOAD in case.get("groups", {})]
+    for case, axes in zip(cases, figure.subplots(1, len(cases), sharey=True, squeeze=False)[0], strict=True):
+        values = {}
+        for key in (PAYLOAD, TOLD, ALL):
+            values |= {name: bench.spread(each) for name, each in case["groups"][key].items()}
+        style.bars(axes, values, "ns a datagram, and quartiles")
+        axes.axvline(statistics.median(case["groups"][PAYLOAD]["C recvmmsg"]), color=style.INK, linewidth=0.5)
+        axes.set_title(f"{case['count']:,} datagrams of {case['size']} bytes queued")

@@ -43,14 +43,14 @@ def colour(name: str) -> str:
     return OTHER
 
 
-def bars(axes, values: Mapping[str, Sequence[float]], unit: str) -> None:
+def bars(axes, values: Mapping[str, Sequence[float]], unit: str, shown: str = "{:,.0f}") -> None:
     """Draw a bar for each contender, its quartiles as a line across its end, name and figure beside it."""
     names = list(values)[::-1]  # the first one on top
     for at, name in enumerate(names):
         median, low, high = values[name]
         axes.barh(at, median, color=colour(name), height=0.7)
         axes.plot([low, high], [at, at], color=INK, linewidth=1)
-        axes.annotate(f"{median:,.0f}", (high, at), (4, 0), textcoords="offset points", va="center")
+        axes.annotate(shown.format(median), (high, at), (4, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(unit)
@@ -61,15 +61,15 @@ def curve(axes, name: str, points: Mapping[float, Sequence[float]]) -> None:
     """Draw medians over quartiles, by what is on the x axis; the name stands at the last point."""
     at = list(points)
     medians, lows, highs = zip(*points.values(), strict=True)
-    axes.fill_between(at, lows, highs, color=colour(name), alpha=0.2, linewidth=0)
-    axes.plot(at, medians, color=colour(name), marker="o", markersize=3, linewidth=1.4)
-    axes.annotate(name, (at[-1], medians[-1]), (5, 0), textcoords="offset points", va="center", color=colour(name))
+    axes.fill_between(at, lows, highs, color=colour(name), alpha=0.15, linewidth=0)
+    axes.plot(at, medians, color=colour(name), marker="o", markersize=3, linewidth=1.4, label=name)
+    label = axes.annotate(name, (at[-1], medians[-1]), (5, 0), textcoords="offset points", va="center")
+    label.set(color=colour(name), annotation_clip=False)
 
 
-def counted(axes, at: Sequence[int], title: str) -> None:
-    """Label an axis of counts that double."""
+def counted(axes, at: Sequence[int]) -> None:
+    """Label an axis of counts that multiply, from zero upwards."""
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(at), [f"{each:,}" for each in at])
     axes.minorticks_off()
-    axes.set_xlabel(title)
     axes.set_ylim(bottom=0)

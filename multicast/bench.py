@@ -40,6 +40,10 @@ class NotMeasuredError(RuntimeError):
     """A figure would have been no measure of what it is called."""
 
 
+class TooShortError(NotMeasuredError):
+    """A queue did not hold what it was to be filled with."""
+
+
 # The queue ---------------------------------------------------------------------------------------------------------
 
 
@@ -48,22 +52,22 @@ class Queue:
 
     - datagrams: what one filling is
     - trains: whether they may be sent as trains (UDP_SEGMENT), which `gro=True` then receives as such
+    - sock: another socket than one made for it, bound to a port and joined to GROUP; closed with the queue
     """
 
-    def __init__(self, datagrams: Sequence[bytes], *, trains: bool = False) -> None:
+    def __init__(self, datagrams: Sequence[bytes], *, trains: bool = False, sock: socket.socket | None = None) -> None:
         self.datagrams, self.count = datagrams, len(datagrams)
         with contextlib.ExitStack() as undo:
-            self.socket: socket.socket = undo.enter_context(skt.genSocket())
-            self.socket.bind((GROUP, 0))
+            self.socket: socket.socket = undo.enter_context(joined_socket() if sock is None else sock)
             self.socket.setblocking(False)
-            skt.join_group(self.socket, GROUP, INTERFACE)
             # A datagram is charged what it occupies, which is some 600 bytes more than it has, rounded up.
             skt.set_receive_buffer(self.socket, sum(2 * len(each) + 2048 for each in datagrams))
             port = self.socket.getsockname()[1]
             sender = skt.open_sender(GROUP, port, interface=INTERFACE, ttl=0, segmentation=trains)
             self._sender = undo.enter_context(sender)
             self._closing = undo.pop_all()
-        self._memory: tuple[int, int] | None = None  # drops, and what a filling is charged
+        self._dropped = self._memory()[0]
+        self._charge: int | None = None  # for what one filling is
 
     def __enter__(self) -> Queue:
         return self
@@ -81,19 +85,27 @@ class Queue:
         left = self.datagrams
         while left:
             left = left[self._sender.send_batch(left) :]
-        if self._memory is None:
-            time.sleep(0.01)
-            self._memory = memory_of(self.socket)
-            if self._memory is None:  # a system that does not tell
-                self._memory = 0, 0
-        dropped, charge = self._memory
+        if self._charge is None:
+            self._charge = self._settled_charge()
         deadline = time.monotonic() + LATE
-        while (now := memory_of(self.socket) or (0, 0)) != (dropped, charge):
-            if now[0] != dropped or time.monotonic() > deadline:
-                raise NotMeasuredError(
-                    f"{self.count} datagrams were sent and the queue holds fewer: {now[0] - dropped} dropped; "
-                    "the receive buffer may be too small (net.core.rmem_max)"
+        while (now := self._memory()) != (self._dropped, self._charge):
+            if now[0] != self._dropped or time.monotonic() > deadline:
+                lost = f"{now[0] - self._dropped} were dropped" if now[0] != self._dropped else "others came"
+                raise TooShortError(
+                    f"of {self.count} datagrams that were sent, the queue does not have just those: {lost}; a receive "
+                    "buffer beyond net.core.rmem_max is for root alone"
                 )
+
+    def _memory(self) -> tuple[int, int]:
+        """Return drops, and what the kernel charges for what is queued; no more than (0, 0) where it does not tell."""
+        return memory_of(self.socket) or (0, 0)
+
+    def _settled_charge(self) -> int:
+        """Return the charge once it does not change any more: the kernel may queue late what was sent."""
+        charge = -1
+        while charge != (charge := self._memory()[1]):
+            time.sleep(0.01)
+        return charge
 
     def left(self) -> bool:
         """Whether anything is still there."""
@@ -102,6 +114,18 @@ class Queue:
         except BlockingIOError:
             return False
         return True
+
+
+def joined_socket() -> socket.socket:
+    """Return a socket that has joined GROUP, on a port that nobody else has."""
+    sock = skt.genSocket()
+    try:
+        sock.bind((GROUP, 0))
+        skt.join_group(sock, GROUP, INTERFACE)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 # The turns ---------------------------------------------------------------------------------------------------------
@@ -127,11 +151,24 @@ class Contender(NamedTuple):
     drain: Callable[[], int]
 
 
-def take_turns(contenders: Sequence[Contender], turns: Iterable[object], seed: int = 0) -> dict[str, list[float]]:
+def take_turns(
+    contenders: Sequence[Contender],
+    turns: Iterable[object],
+    seed: int = 0,
+    *,
+    fillings: int = 3,
+    warm_up: int = WARM_UP,
+) -> dict[str, list[float]]:
     """Let every contender empty its queue once a turn, in an order drawn anew each time; return their `Times`.
 
     What slows the machine down for a while so slows all of them, and none is always the same one's neighbour. The
-    first turns warm up and don't count. Raises NotMeasuredError when one doesn't take just what its queue has.
+    first turns don't count.
+
+    - fillings: how many a turn consists of, whose median counts. They come after one that does not, so that none pays
+      for what the one before it has left in the processor's caches. 1: there is none before
+    - warm_up: the turns that don't count
+
+    Raises NotMeasuredError when one doesn't take just what its queue has.
     """
     dice, order = random.Random(seed), list(contenders)
     times: dict[str, list[float]] = {each.name: [] for each in contenders}
@@ -139,22 +176,31 @@ def take_turns(contenders: Sequence[Contender], turns: Iterable[object], seed: i
         raise ValueError("two contenders have one name")
     for turn, _ in enumerate(turns):
         dice.shuffle(order)
-        for name, queue, drain in order:
-            queue.fill()
-            try:
-                taken = drain()
-            except BlockingIOError:
-                raise NotMeasuredError(f"{name} found the queue empty before it had {queue.count} datagrams") from None
-            if queue.left():
-                raise NotMeasuredError(f"{name} left datagrams behind")
-            if turn >= WARM_UP:
-                times[name].append(round(taken / queue.count, 2))
+        for each in order:
+            if fillings > 1:
+                taken_by(each)
+            taken = statistics.median(taken_by(each) for _ in range(fillings))
+            if turn >= warm_up:
+                times[each.name].append(round(taken / each.queue.count, 2))
     return times
 
 
-def rounds(count: int) -> range:
+def taken_by(contender: Contender) -> int:
+    """Return the ns in which it empties its queue, filled for it."""
+    name, queue, drain = contender
+    queue.fill()
+    try:
+        taken = drain()
+    except BlockingIOError:
+        raise NotMeasuredError(f"{name} found the queue empty before it had {queue.count} datagrams") from None
+    if queue.left():
+        raise NotMeasuredError(f"{name} left datagrams behind")
+    return taken
+
+
+def rounds(count: int, warm_up: int = WARM_UP) -> range:
     """Return the turns for so many rounds that count."""
-    return range(WARM_UP + count)
+    return range(warm_up + count)
 
 
 def rounds_for(seconds: float) -> Iterator[int]:
@@ -257,20 +303,24 @@ def on_top(times: Times, name: str, reference: str) -> Spread:
     return spread(own - theirs for own, theirs in zip(times[name], times[reference], strict=True))
 
 
-def table(times: Times, reference: str, title: str = "") -> str:
+def table(times: Times, reference: str) -> str:
     """Return contenders side by side: what a datagram takes each, and their speed against one of them."""
-    width = max(40, *(len(name) + 2 for name in times))
-    lines = [f"{title:{width}}{'ns a datagram':>14}{'best':>8}  speed, {reference} = 1; quartiles"]
+    width = max(40, *map(len, times))
+    lines = [f"{'':{width}}{'ns a datagram':>15}{'best':>12}   speed, quartiles ({reference} = 1)"]
     for name, each in times.items():
         median, low, high = speed(times, name, reference)
-        figures = f"{statistics.median(each):>14,.1f}{min(each):>8,.1f}"
-        lines.append(f"{name:{width}}{figures}  {median:.3f}   {low:.3f} to {high:.3f}")
+        figures = f"{statistics.median(each):>15,.1f}{min(each):>12,.1f}"
+        lines.append(f"{name:{width}}{figures}   {median:.3f}  {low:.3f} to {high:.3f}")
     return "\n".join(lines)
 
 
 # The short form ----------------------------------------------------------------------------------------------------
 
-PAYLOAD, METADATA = "the payload alone", f"with {', '.join(TOLD)} and timestamp"
+PAYLOAD, METADATA = "payload", "metadata"
+TITLES = {
+    PAYLOAD: "payload alone, or with the source",
+    METADATA: f"{', '.join(TOLD)} and timestamp told by the kernel",
+}
 REFERENCES = {PAYLOAD: "socket.recv_into", METADATA: "socket.recvmsg_into"}
 
 
@@ -300,7 +350,7 @@ def run(seconds: float, *, as_json: bool = False) -> int:
         f"interface, batches of {BATCH}, {about['rounds']} rounds"
     )
     for title, times in found.items():
-        print("\n" + table(times, REFERENCES[title], title))
+        print(f"\n{TITLES[title]}:\n{table(times, REFERENCES[title])}")
     print("\nBeside bare C and others, with goals and plots: python3 dev.py bench, in a checkout of the project.")
     return 0
 
