@@ -164,7 +164,19 @@ def watched():
 
 
 NOT_SANITIZED = (
-    *("backend", "capabilities", "capacity", "capture", "crosstalk", "docs", "error_queue", "filter", "filter_hosts"),
+    *(
+        "backend",
+        "bench",
+        "benchmarks",
+        "capabilities",
+        "capacity",
+        "capture",
+        "crosstalk",
+        "docs",
+        "error_queue",
+        "filter",
+        "filter_hosts",
+    ),
     *("filter_programs", "guard", "hardware", "healing_load", "interop", "readme", "reports", "reports_filters"),
     *("ssm_proof", "tuning", "watch"),
 )

@@ -108,6 +108,7 @@ def plot(result, figure):
         values = {}
         for key in (PAYLOAD, TOLD, ALL):
             values |= {name: bench.spread(each) for name, each in case["groups"][key].items()}
-        style.bars(axes, values, "ns a datagram, and quartiles")
+        slowest = max(median for name, (median, _, _) in values.items() if name.startswith("socket."))
+        style.bars(axes, values, "ns a datagram, and quartiles", most=1.3 * slowest)
         axes.axvline(statistics.median(case["groups"][PAYLOAD]["C recvmmsg"]), color=style.INK, linewidth=0.5)
         axes.set_title(f"{case['count']:,} datagrams of {case['size']} bytes queued")

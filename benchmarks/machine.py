@@ -1,18 +1,20 @@
-"""What the figures were taken on, and how a thread is kept on one core of it.
+"""What the figures were taken on.
 
-Owns both. Must not fail where something can't be found out: it is left out then.
+Owns that; `pinned` is here, too, for those who measure. Must not fail where something can't be found out: it is left
+out then.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import platform
 import sys
-from collections.abc import Iterator
 
 import multicast
+from multicast.bench import pinned
+
+__all__ = ["describe", "pinned", "text"]
 
 CPU = pathlib.Path("/sys/devices/system/cpu")
 
@@ -44,20 +46,6 @@ def text(facts: dict[str, object]) -> str:
         for name, fact in facts.items()
     }
     return "\n".join(f"{name:12} {fact}" for name, fact in flat.items())
-
-
-@contextlib.contextmanager
-def pinned() -> Iterator[None]:
-    """Keep this thread on one core, the last that it may run on, so that its caches stay its own."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(before)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def _read(path: pathlib.Path) -> str | None:

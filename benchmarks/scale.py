@@ -141,7 +141,7 @@ PARTS = {
     "receivers": "receivers in one thread, each with a queue",
     "batches": "datagrams in a batch, at most",
     "sizes": "bytes of a datagram",
-    "slots": f"bytes kept of a datagram (datagram_size), which has {SIZE}",
+    "slots": f"bytes kept of a datagram of {SIZE}",
 }
 
 
@@ -201,10 +201,11 @@ def plot(result, figure):
         axes.set_title(title)
         if "left_out" in result[part]:
             continue
-        points = curves(result[part]["times"])
-        for who, each in points.items():
-            style.curve(axes, who, {number: bench.spread(times) for number, times in each.items()})
-        style.counted(axes, max((list(each) for each in points.values()), key=len))
+        points = {
+            who: {number: bench.spread(times) for number, times in each.items()}
+            for who, each in curves(result[part]["times"]).items()
+        }
+        style.curves(axes, points, max(map(list, points.values()), key=len))
         axes.set_ylabel("ns a datagram")
     for axes in pictures[len(PARTS) :]:
         axes.set_axis_off()

@@ -43,33 +43,54 @@ def colour(name: str) -> str:
     return OTHER
 
 
-def bars(axes, values: Mapping[str, Sequence[float]], unit: str, shown: str = "{:,.0f}") -> None:
-    """Draw a bar for each contender, its quartiles as a line across its end, name and figure beside it."""
+def bars(
+    axes, values: Mapping[str, Sequence[float]], unit: str, shown: str = "{:,.0f}", most: float | None = None
+) -> None:
+    """Draw a bar for each contender, its quartiles as a line across its end, name and figure beside it.
+
+    - values: median and quartiles of each
+    - most: where longer bars are cut off, so that the others can be told apart; they still have their figure
+    """
     names = list(values)[::-1]  # the first one on top
+    most = most or max(values[name][2] for name in names)
     for at, name in enumerate(names):
         median, low, high = values[name]
-        axes.barh(at, median, color=colour(name), height=0.7)
-        axes.plot([low, high], [at, at], color=INK, linewidth=1)
-        axes.annotate(shown.format(median), (high, at), (4, 0), textcoords="offset points", va="center")
+        axes.barh(at, min(median, most), color=colour(name), height=0.7)
+        if median <= most:
+            axes.plot([low, min(high, most)], [at, at], color=INK, linewidth=1)
+        text = shown.format(median) if median <= most else f"▸ {shown.format(median)}"
+        axes.annotate(text, (min(high, most), at), (4, 0), textcoords="offset points", va="center")
     axes.set_yticks(range(len(names)), names)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(unit)
-    axes.margins(x=0.12, y=0.02)
+    axes.margins(x=0.15, y=0.02)
 
 
-def curve(axes, name: str, points: Mapping[float, Sequence[float]]) -> None:
-    """Draw medians over quartiles, by what is on the x axis; the name stands at the last point."""
-    at = list(points)
-    medians, lows, highs = zip(*points.values(), strict=True)
-    axes.fill_between(at, lows, highs, color=colour(name), alpha=0.15, linewidth=0)
-    axes.plot(at, medians, color=colour(name), marker="o", markersize=3, linewidth=1.4, label=name)
-    label = axes.annotate(name, (at[-1], medians[-1]), (5, 0), textcoords="offset points", va="center")
-    label.set(color=colour(name), annotation_clip=False)
+def curves(axes, points: Mapping[str, Mapping[float, Sequence[float]]], ticks: Sequence[int]) -> None:
+    """Draw medians over quartiles, from zero upwards, by counts that multiply; each name stands at its last point.
 
-
-def counted(axes, at: Sequence[int]) -> None:
-    """Label an axis of counts that multiply, from zero upwards."""
+    - points: of each contender, by what is on the x axis: median and quartiles
+    """
+    top = 1.25 * max(median for each in points.values() for median, _, _ in each.values())
+    drawn: list[str] = []
+    for name, each in points.items():
+        at, (medians, lows, highs) = list(each), zip(*each.values(), strict=True)
+        dashes = ("-", "--", ":")[drawn.count(colour(name)) % 3]
+        drawn.append(colour(name))
+        axes.fill_between(at, lows, highs, color=colour(name), alpha=0.12, linewidth=0)
+        axes.plot(at, medians, color=colour(name), marker="o", markersize=3, linewidth=1.4, linestyle=dashes)
+    beside = -top
+    for name, each in sorted(points.items(), key=lambda item: list(item[1].values())[-1][0]):
+        end, (median, _, _) = list(each.items())[-1]
+        if end == ticks[-1]:
+            beside = max(median, beside + 0.07 * top)  # no label upon another
+            at = 1.02, beside / top
+        else:
+            at = 0.02, median / top - 0.08
+        where = {"xytext": at, "textcoords": "axes fraction"}
+        axes.annotate(name, (end, median), va="center", color=colour(name), annotation_clip=False, **where)
     axes.set_xscale("log", base=2)
-    axes.set_xticks(list(at), [f"{each:,}" for each in at])
+    shown = ticks[:: 1 + len(ticks) // 8]
+    axes.set_xticks(shown, [f"{each:,}" for each in shown])
     axes.minorticks_off()
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, top)
