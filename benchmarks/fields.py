@@ -24,7 +24,6 @@ TITLE = "the sequence number of every datagram (MoldUDP64: 8 bytes at 10): what 
 BATCHES = (16, 64, 256)
 COUNT, SIZE = 512, 200  # datagrams in a queue, bytes of each
 FIELD = slice(SEQUENCE_AT, SEQUENCE_AT + SEQUENCE.size)
-EACH, ARRAY = "of each view", "of a batch"
 
 
 # Ways to read. Each is the loop of multicast.bench with the reading in it; `found` gets the last numbers, untimed. ---
@@ -161,14 +160,17 @@ def one_by_one_by_struct(sock, count, found):
 
 # The scenario ------------------------------------------------------------------------------------------------------
 
-WAYS = {  # name of a way: the loop that it is measured against
-    "struct.unpack_from(view)": "a view of each",
-    "int.from_bytes(view[10:18])": "a view of each",
-    "numpy over each batch": "for batch in rx",
-    "numpy, copied out": "for batch in rx",
-    "numpy over memory of one's own": "batch by batch, into memory of one's own",
-}
 STDLIB, STDLIB_READ = "socket.recv_into", "socket.recv_into and struct"
+STRUCT, SLICED = "native, struct.unpack_from(view)", "native, int.from_bytes(view[10:18])"
+ARRAY, COPIED, OWN_ARRAY = "native, numpy over each batch", "native, numpy, copied out", "native, numpy over own memory"
+WAYS = {  # the loop that each way to read is measured against
+    STRUCT: "native, a view of each",
+    SLICED: "native, a view of each",
+    ARRAY: "native, for batch in rx",
+    COPIED: "native, for batch in rx",
+    OWN_ARRAY: "native, batch by batch, own memory",
+    STDLIB_READ: STDLIB,
+}
 
 
 def run(settings):
@@ -177,11 +179,15 @@ def run(settings):
         HEADER.pack(b"0123456789", number, 1) + payloads.randbytes(SIZE - HEADER.size) for number in range(1, COUNT + 1)
     ]
     found = {}  # of each contender that reads: the last number of each queue
+    times, rounds = {}, settings.rounds(100)
     with machine.pinned(), contextlib.ExitStack() as closing:
         queue = closing.enter_context(Queue(datagrams))
-        taking_part = list(everybody(queue, found))
-        rounds = settings.rounds(100)
-        times = bench.take_turns(taking_part, bench.rounds(rounds), settings.seed)
+        # A few ns are to be told apart: who is compared takes turns with few others, so that little time lies between.
+        for size in BATCHES if contenders.NATIVE else BATCHES[1:2]:
+            few = [*of_the_socket_module(queue, found)]
+            if contenders.NATIVE:
+                few += of_batches(queue, size, found)
+            times[str(size)] = bench.take_turns(few, bench.rounds(rounds), settings.seed)
     check(found)
     return {"count": COUNT, "size": SIZE, "rounds": rounds, "times": times, "absent": contenders.absent()}
 
@@ -193,84 +199,67 @@ def check(found):
             raise NotMeasuredError(f"{name} read {sorted(set(numbers) - {COUNT})}, and {COUNT} was sent")
 
 
-def everybody(queue, found):
-    """Give all contenders, as `found` gets to know what those that read have read."""
+def of_batches(queue, size, found):
+    """Give ours for one size of batches; `found` gets to know what those that read have read."""
     count, arrays = queue.count, "numpy" not in contenders.absent()
-    for size in BATCHES if contenders.NATIVE else ():
 
-        def opened(size=size, **options):
-            return queue.open(batch_size=size, datagram_size=contenders.SLOT, **options)
+    def opened(**options):
+        return queue.open(batch_size=size, datagram_size=contenders.SLOT, **options)
 
-        def reading(way, size=size):
-            return found.setdefault(of_batch(way, size), [])
-
-        yield Contender(of_batch("for batch in rx", size), queue, in_a_loop(opened(), count))
-        yield Contender(of_batch("a view of each", size), queue, viewing_each(opened(), count))
-        struct_way, slice_way, numpy_way, copied_way, memory_way = WAYS
-        ways = [(struct_way, by_struct), (slice_way, by_slice)]
-        ways += [(numpy_way, by_numpy), (copied_way, by_numpy_copied)] * arrays
-        for way, drain in ways:
-            yield Contender(of_batch(way, size), queue, drain(opened(), count, reading(way)))
-        if arrays:
-            memory = bytearray(size * slot_size(contenders.SLOT))
-            receiver = opened(memory=memory)
-            yield Contender(of_batch(WAYS[memory_way], size), queue, in_batches(receiver, count))
-            drain = by_numpy_of_memory(receiver, count, reading(memory_way), memory)
-            yield Contender(of_batch(memory_way, size), queue, drain)
-    sock = queue.socket
-    yield Contender(STDLIB, queue, one_by_one(sock.recv_into, count, bytearray(contenders.SLOT)))
-    yield Contender(STDLIB_READ, queue, one_by_one_by_struct(sock, count, found.setdefault(STDLIB_READ, [])))
+    yield Contender("native, for batch in rx", queue, in_a_loop(opened(), count))
+    yield Contender("native, a view of each", queue, viewing_each(opened(), count))
+    ways = [(STRUCT, by_struct), (SLICED, by_slice)]
+    ways += [(ARRAY, by_numpy), (COPIED, by_numpy_copied)] * arrays
+    for way, drain in ways:
+        yield Contender(way, queue, drain(opened(), count, found.setdefault(way, [])))
+    if arrays:
+        memory = bytearray(size * slot_size(contenders.SLOT))
+        receiver = opened(memory=memory)
+        yield Contender(WAYS[OWN_ARRAY], queue, in_batches(receiver, count))
+        drain = by_numpy_of_memory(receiver, count, found.setdefault(OWN_ARRAY, []), memory)
+        yield Contender(OWN_ARRAY, queue, drain)
 
 
-def of_batch(name, size):
-    """Return what a contender of ours is called."""
-    return f"native, {name}, {size}"
+def of_the_socket_module(queue, found):
+    receive, count = queue.socket.recv_into, queue.count
+    yield Contender(STDLIB, queue, one_by_one(receive, count, bytearray(contenders.SLOT)))
+    yield Contender(STDLIB_READ, queue, one_by_one_by_struct(queue.socket, count, found.setdefault(STDLIB_READ, [])))
 
 
 def added(result):
-    """Return what reading adds: {way: {batch size: Spread}}, the socket module's without a batch size."""
-    times, found = result["times"], {}
-    for way, loop in WAYS.items():
-        sizes = [size for size in BATCHES if of_batch(way, size) in times]
-        found[way] = {size: bench.on_top(times, of_batch(way, size), of_batch(loop, size)) for size in sizes}
-    return found, bench.on_top(times, STDLIB_READ, STDLIB)
+    """Return what reading adds: {batch size: {way: Spread}}."""
+    return {
+        int(size): {way: bench.on_top(times, way, loop) for way, loop in WAYS.items() if way in times}
+        for size, times in result["times"].items()
+    }
 
 
 def show(result):
-    ours, theirs = added(result)
     lines = [f"{result['count']} datagrams of {result['size']} bytes in the queue, {result['rounds']} rounds"]
-    lines += [
-        bench.table(result["times"], STDLIB_READ),
-        "",
-        f"{'what reading adds, ns a datagram; quartiles':48}batches of",
-    ]
-    for way, sizes in ours.items():
-        for size, (median, low, high) in sizes.items():
-            lines.append(f"{way:48}{size:>10}{median:>10.1f}   {low:.1f} to {high:.1f}")
-    median, low, high = theirs
-    lines.append(f"{STDLIB_READ:48}{'':>10}{median:>10.1f}   {low:.1f} to {high:.1f}")
+    for size, times in result["times"].items():
+        lines += [f"\nbatches of {size}:", bench.table(times, STDLIB)]
+    lines.append(f"\n{'what reading adds, ns a datagram; quartiles':44}batches of")
+    for size, ways in added(result).items():
+        for way, (median, low, high) in ways.items():
+            lines.append(f"{way:44}{size:>10}{median:>10.1f}   {low:.1f} to {high:.1f}")
     lines += [f"\nnot taking part: {name}: {why}" for name, why in result["absent"].items() if name != "spead2"]
     return "\n".join(lines)
 
 
 def goals(result):
-    ours, _ = added(result)
-    found = []
-    for way in ("numpy over memory of one's own", "numpy over each batch"):
+    found, added_by = [], added(result)
+    for way in (OWN_ARRAY, ARRAY):
         for size in BATCHES[1:]:
             name = f"fields: {way}, batches of {size}, on top"
-            if size in ours[way]:
-                found.append(at_most(name, 5, ours[way][size], "ns"))
+            if way in added_by.get(size, {}):
+                found.append(at_most(name, 5, added_by[size][way], "ns"))
             else:
                 found.append(unmeasured(name, "at most 5 ns", "no native backend, or no numpy"))
     return found
 
 
 def plot(result, figure):
-    """What reading adds, by the size of a batch."""
-    ours, theirs = added(result)
-    size = BATCHES[1]
-    values = {f"native, {way}": sizes[size] for way, sizes in ours.items() if size in sizes}
+    """What reading adds, with batches of the usual size."""
     axes = figure.subplots()
-    style.bars(axes, values | {STDLIB_READ: theirs}, "ns a datagram on top of receiving, and quartiles")
-    axes.set_title(f"Reading one field of every datagram, batches of {size}")
+    style.bars(axes, added(result)[BATCHES[1]], "ns a datagram on top of receiving, and quartiles")
+    axes.set_title(f"Reading one field of every datagram, batches of {BATCHES[1]}")
