@@ -61,6 +61,9 @@ cdef class _Endpoint:
     cdef int _look(self) except -1:
         """What is watched beside the socket has something to say."""
 
+    cdef int _dismiss(self) except -1:
+        """Closed: wake who waits for it elsewhere than inside a call."""
+
     cdef int _wait(self, short events, int64_t deadline, short *found, str operation) except -1:
         """Wait as endpoint_poll does, with signal handlers run: Ctrl-C and its like end the wait, the watch doesn't."""
         cdef bint watched = False, over = False
@@ -110,7 +113,8 @@ cdef class _Endpoint:
             else:  # a forked child: the calls inside are the parent's, and so is whoever the eventfd would wake
                 self._endpoint.state = CLOSED
                 self._retire()
-        if self._socket is not None:  # also if a signal's handler raised amid an earlier call
+        self._dismiss()  # this, too, also if a signal's handler raised amid an earlier call
+        if self._socket is not None:
             self._socket.close()
 
     def __enter__(self):

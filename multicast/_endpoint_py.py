@@ -115,6 +115,9 @@ class Endpoint:
     def _look(self) -> None:
         """What is watched beside the socket has something to say."""
 
+    def _dismiss(self) -> None:
+        """Closed: wake who waits for it elsewhere than inside a call."""
+
     def _wait(self, writing: bool, deadline: float | None) -> int:
         """Wait until the socket is ready, the endpoint is closed, or the deadline is over: then 0."""
         over = False
@@ -175,6 +178,7 @@ class Endpoint:
             if not self._closed:
                 self._closed = True
                 self._retire()
+                self._dismiss()
                 self._socket.close()
             return
         claim = Claim(exclusive=False)
@@ -187,6 +191,7 @@ class Endpoint:
                         self._alarm.send(b"\0")
         finally:
             self._leave(claim)
+        self._dismiss()
         self._socket.close()
 
     @property

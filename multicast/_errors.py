@@ -31,13 +31,18 @@ def initialised(operation: str) -> RuntimeError:
 
 
 def busy(operation: str) -> RuntimeError:
-    """One thread at a time may use the memory of a receiver or a sender."""
-    return RuntimeError(f"{operation}: another thread is in this call; one at a time")
+    """One thread or task at a time may use the memory of a receiver or a sender."""
+    return RuntimeError(f"{operation}: another thread or task is in this call; one at a time")
 
 
 def forked(operation: str) -> RuntimeError:
     """After os.fork() parent and child share the socket's queue: each datagram would reach only one of them."""
     return RuntimeError(f"{operation}: opened before os.fork(), by another process; open one in this process")
+
+
+def no_loop(operation: str) -> RuntimeError:
+    """It was awaited where no event loop runs that could wake it."""
+    return RuntimeError(f"{operation}: no event loop of asyncio or trio runs here; recv_batch waits without one")
 
 
 def would_block(operation: str) -> BlockingIOError:

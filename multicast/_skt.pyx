@@ -29,6 +29,7 @@ import os
 import sys
 
 from . import _arguments, _columns, _errors, _memberships
+from ._async import Awaiting
 from ._values import Stats
 
 _this = sys.modules[__name__]  # the backend that memberships are changed by
@@ -123,8 +124,9 @@ cdef class Receiver(_Endpoint):
       stays in use as long as the receiver or a view. What is read there otherwise than through batches may change.
       None: memory of the receiver's own
 
-    Iterating gives batches until the receiver is closed. One thread at a time may receive; all else may be done by
-    any, meanwhile. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
+    Iterating, by `for` or `async for`, gives batches until the receiver is closed. One thread or task at a time may
+    receive; all else may be done by any, meanwhile. Raises TypeError or ValueError for arguments that can't be,
+    MemoryError, and OSError.
     """
 
     cdef _Pool _pool
@@ -137,8 +139,11 @@ cdef class Receiver(_Endpoint):
     cdef _Isolation _isolation
     cdef int64_t _next_look       # coarse monotonic ns
     cdef object _watch
+    cdef object _awaiting
+    cdef public bint _awaited     # a task is suspended in a receive
 
     def __cinit__(self, *_, **__):
+        self._awaiting = Awaiting()
         self._pool = _Pool()  # before anything can fail, so that no method ever meets None
         self._isolation = _Isolation()
         self._memberships = _memberships.Memberships(_this, self._isolation)
@@ -187,6 +192,9 @@ cdef class Receiver(_Endpoint):
             finally:
                 self._watch.close()  # there is no other call to go on with what a signal's handler interrupted
 
+    cdef int _dismiss(self) except -1:
+        self._awaiting.close()
+
     def _watch_over(self, make):
         """Heal and listen by a `Watch`: made of the memberships and the descriptor, before anybody else has this."""
         self._watch = make(self._memberships, self._endpoint.fd)
@@ -224,7 +232,7 @@ cdef class Receiver(_Endpoint):
         return n
 
     cdef int _fill(self, Block *block, int64_t timeout, str operation) except -1:
-        """Receive 1 to batch_size datagrams into the block; 0 if the receiver was closed."""
+        """Receive 1 to batch_size datagrams into the block; 0: closed, or nothing is there and timeout is 0."""
         cdef int64_t deadline = -1
         cdef short found = 0
         cdef int n, foreign = 0
@@ -249,7 +257,7 @@ cdef class Receiver(_Endpoint):
                     deadline = monotonic_ns() + timeout
                 foreign += 1
                 if timeout == 0 and foreign == FOREIGN_AT_ONCE:
-                    raise _errors.would_block(operation)
+                    return 0
                 if timeout > 0 and monotonic_ns() >= deadline:
                     raise _errors.timed_out(operation, timeout / 1e9)
                 continue
@@ -261,14 +269,14 @@ cdef class Receiver(_Endpoint):
             if found & POLLERR:
                 raise _errors.error_queue(operation)
             if timeout == 0:
-                raise _errors.would_block(operation)
+                return 0
             if timeout > 0 and deadline < 0:
                 deadline = monotonic_ns() + timeout
             if self._wait(POLLIN | POLLRDHUP, deadline, &found, operation) == 0:
                 raise _errors.timed_out(operation, timeout / 1e9)
 
     cdef Batch _next_batch(self, int64_t timeout, str operation):
-        """A batch, or None if the receiver is closed."""
+        """A batch, or None: the receiver is closed, or nothing is there and timeout is 0."""
         cdef Batch batch = None
         cdef Block *block = NULL
         cdef Pool *pool
@@ -276,6 +284,8 @@ cdef class Receiver(_Endpoint):
             return None
         pool = &self._pool.pool
         try:
+            if self._awaited:
+                raise _errors.busy(operation)
             block = pool_take(pool)
             if block == NULL:
                 if pool.limit and pool.blocks == pool.limit:
@@ -294,6 +304,26 @@ cdef class Receiver(_Endpoint):
                 pool_put(pool, block)
             self._leave(EXCLUSIVE)
 
+    def _poll_batch(self, str operation):
+        """Return what is there, as `recv_batch(0)` does; None if nothing is, and once the receiver is closed."""
+        return self._next_batch(0, operation)
+
+    def _wait_ready(self, double seconds):
+        """Wait until there may be something to receive, or to see to, or the receiver is closed; in any thread."""
+        cdef int64_t deadline = monotonic_ns() + <int64_t> (seconds * 1e9)
+        cdef short found = 0
+        cdef bint watched = False
+        cdef int n
+        if not self._enter(SHARED, "recv_batch_async"):
+            return
+        try:
+            with nogil:
+                n = endpoint_poll(&self._endpoint, POLLIN | POLLRDHUP, deadline, &found, &watched)
+            if n != -EINTR:
+                _check(n, "recv_batch_async")
+        finally:
+            self._leave(SHARED)
+
     def recv_batch(self, timeout=...):
         """Return the next 1 to `batch_size` datagrams, as soon as there is one.
 
@@ -308,8 +338,25 @@ cdef class Receiver(_Endpoint):
         cdef int64_t wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch")
         batch = self._next_batch(wait, "recv_batch")
         if batch is None:
-            raise _errors.closed("recv_batch")
+            raise self._nothing(wait, "recv_batch")
         return batch
+
+    cdef object _nothing(self, int64_t timeout, str operation):
+        """Return what to raise when there is no batch."""
+        at_once = timeout == 0 and not endpoint_closed(&self._endpoint)
+        return _errors.would_block(operation) if at_once else _errors.closed(operation)
+
+    def recv_batch_async(self, timeout=...):
+        """Await the next 1 to `batch_size` datagrams: `recv_batch` for a task of asyncio, uvloop, trio or anyio.
+
+        - timeout: as in `recv_batch`
+
+        Raises as `recv_batch` does; RuntimeError while another task receives, and where no such event loop runs. A task
+        that is cancelled loses no datagram. While datagrams keep coming, the loop's other tasks have their turn after
+        16 batches or 1 ms. `async for` does the same with the receiver's own timeout, until the receiver is closed.
+        """
+        cdef int64_t wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch_async")
+        return self._awaiting.receive(self, wait, False)
 
     def __iter__(self):
         return self
@@ -317,8 +364,16 @@ cdef class Receiver(_Endpoint):
     def __next__(self):
         batch = self._next_batch(self._timeout, "recv_batch")
         if batch is None:
+            if self._timeout == 0 and not endpoint_closed(&self._endpoint):
+                raise _errors.would_block("recv_batch")
             raise StopIteration
         return batch
+
+    def __aiter__(self):
+        return self
+
+    def __anext__(self):
+        return self._awaiting.receive(self, self._timeout, True)
 
     def stats(self):
         """Return what was counted since the receiver was opened (`Stats`); after `close()`, how it ended."""

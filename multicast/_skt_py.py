@@ -16,6 +16,7 @@ import time
 from . import __version__, _arguments, _columns, _errors, _memberships, _options_py
 from ._accounting_py import Came, Isolation
 from ._ancillary_py import widened
+from ._async import Awaiting
 from ._batch_py import Batch, Told, _Pool
 from ._endpoint_py import ERROR, HANGUP, READABLE, Claim, Endpoint, final
 from ._options_py import (
@@ -40,7 +41,7 @@ from ._values import Stats
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
     from socket import socket as _Socket  # in a class whose own attribute is called socket
     from types import EllipsisType
     from typing import Any, Self, SupportsFloat, SupportsIndex
@@ -116,8 +117,9 @@ class Receiver(Endpoint):
       stays in use as long as the receiver or a view. What is read there otherwise than through batches may change.
       None: memory of the receiver's own
 
-    Iterating gives batches until the receiver is closed. One thread at a time may receive; all else may be done by
-    any, meanwhile. Raises TypeError or ValueError for arguments that can't be, MemoryError, and OSError.
+    Iterating, by `for` or `async for`, gives batches until the receiver is closed. One thread or task at a time may
+    receive; all else may be done by any, meanwhile. Raises TypeError or ValueError for arguments that can't be,
+    MemoryError, and OSError.
     """
 
     def __init__(
@@ -164,6 +166,8 @@ class Receiver(Endpoint):
         self._last_receive_buffer = 0
         self._next_look = 0.0
         self._watch: Watch | None = None
+        self._awaiting = Awaiting()
+        self._awaited = False  # a task is suspended in a receive
         if notice is not None:
             notice()
         super().__init__(sock)
@@ -191,6 +195,9 @@ class Receiver(Endpoint):
             self._watch.close()
         self._remember()
         super()._retire()
+
+    def _dismiss(self) -> None:
+        self._awaiting.close()
 
     def _watch_over(self, make: Callable[[Memberships, int], Watch]) -> None:
         """Heal and listen by a `Watch`: made of the memberships and the descriptor, before anybody else has this."""
@@ -294,7 +301,7 @@ class Receiver(Endpoint):
         return batch
 
     def _fill(self, timeout: int, operation: str) -> Batch | None:
-        """Receive 1 to batch_size datagrams; None if closed."""
+        """Receive 1 to batch_size datagrams; None: closed, or nothing is there and timeout is 0."""
         deadline = None
         found = foreign = 0
         while True:
@@ -316,7 +323,7 @@ class Receiver(Endpoint):
                     deadline = time.monotonic() + timeout / 1e9
                 foreign += 1
                 if timeout == 0 and foreign == _FOREIGN_AT_ONCE:
-                    raise _errors.would_block(operation)
+                    return None
                 if deadline is not None and time.monotonic() >= deadline:
                     raise _errors.timed_out(operation, timeout / 1e9)
                 continue
@@ -329,7 +336,7 @@ class Receiver(Endpoint):
             if found & ERROR:
                 raise _errors.error_queue(operation)
             if timeout == 0:
-                raise _errors.would_block(operation)
+                return None
             if timeout > 0 and deadline is None:
                 deadline = time.monotonic() + timeout / 1e9
             found = self._wait(False, deadline)
@@ -337,14 +344,29 @@ class Receiver(Endpoint):
                 raise _errors.timed_out(operation, timeout / 1e9)
 
     def _next_batch(self, timeout: int, operation: str) -> Batch | None:
-        """Return a batch, or None if the receiver is closed."""
+        """Return a batch, or None: the receiver is closed, or nothing is there and timeout is 0."""
         claim = Claim(exclusive=True)
         try:
             if not self._enter(claim, operation):
                 return None
+            if self._awaited:
+                raise _errors.busy(operation)
             if self._max_blocks and self._pool.held() >= self._max_blocks:
                 raise _errors.no_block(operation, self._max_blocks)
             return self._fill(timeout, operation)
+        finally:
+            self._leave(claim)
+
+    def _poll_batch(self, operation: str) -> Batch | None:
+        """Return what is there, as `recv_batch(0)` does; None if nothing is, and once the receiver is closed."""
+        return self._next_batch(0, operation)
+
+    def _wait_ready(self, seconds: float) -> None:
+        """Wait until there may be something to receive, or to see to, or the receiver is closed; in any thread."""
+        claim = Claim(exclusive=False)
+        try:
+            if self._enter(claim, "recv_batch_async"):
+                self._poll(False, seconds)
         finally:
             self._leave(claim)
 
@@ -362,8 +384,25 @@ class Receiver(Endpoint):
         wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch")
         batch = self._next_batch(wait, "recv_batch")
         if batch is None:
-            raise _errors.closed("recv_batch")
+            raise self._nothing(wait, "recv_batch")
         return batch
+
+    def _nothing(self, timeout: int, operation: str) -> OSError:
+        """Return what to raise when there is no batch."""
+        at_once = timeout == 0 and not self._closed
+        return _errors.would_block(operation) if at_once else _errors.closed(operation)
+
+    def recv_batch_async(self, timeout: SupportsFloat | EllipsisType | None = ...) -> Coroutine[Any, Any, Batch]:
+        """Await the next 1 to `batch_size` datagrams: `recv_batch` for a task of asyncio, uvloop, trio or anyio.
+
+        - timeout: as in `recv_batch`
+
+        Raises as `recv_batch` does; RuntimeError while another task receives, and where no such event loop runs. A task
+        that is cancelled loses no datagram. While datagrams keep coming, the loop's other tasks have their turn after
+        16 batches or 1 ms. `async for` does the same with the receiver's own timeout, until the receiver is closed.
+        """
+        wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch_async")
+        return self._awaiting.receive(self, wait, False)
 
     def __iter__(self) -> Self:
         return self
@@ -371,8 +410,16 @@ class Receiver(Endpoint):
     def __next__(self) -> Batch:
         batch = self._next_batch(self._timeout, "recv_batch")
         if batch is None:
+            if self._timeout == 0 and not self._closed:
+                raise _errors.would_block("recv_batch")
             raise StopIteration
         return batch
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Coroutine[Any, Any, Batch]:
+        return self._awaiting.receive(self, self._timeout, True)
 
     def stats(self) -> Stats:
         """Return what was counted since the receiver was opened (`Stats`); after `close()`, how it ended."""

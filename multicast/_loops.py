@@ -1,0 +1,190 @@
+"""Waiting for a receiver in an event loop: of asyncio, which uvloop and anyio use, and of trio.
+
+Owns what a loop is told to watch, and how it is told to stop. Must not import an event loop: whichever runs here is
+loaded already. Must not receive: whoever waits is woken, and sees for itself.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+
+from ._oneshot import one_shot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Generator
+    from typing import Any
+
+    from ._async import Receiver
+
+SLICE = 0.1  # seconds that a thread waits at a time, where the loop can't: who was cancelled leaves it behind that long
+
+
+class _Turn:
+    """Awaited, it lets the other tasks of an asyncio loop run once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield
+
+
+class LoopWait:
+    """How a receiver waits in one event loop, from the first time until it is closed or used in another one.
+
+    - home: the loop, or trio's token of its run
+    """
+
+    def __init__(self, home: Any, receiver: Receiver) -> None:
+        self.home, self._pid = home, os.getpid()
+        self._ready = one_shot(receiver.fileno())  # None: there is nothing that the loop could watch
+
+    async def pass_turn(self) -> None:
+        """Let the other tasks of the loop run once."""
+        raise NotImplementedError
+
+    async def wait(self, receiver: Receiver, seconds: float | None) -> None:
+        """Wait until there may be something to receive, the receiver is closed, or the time is over."""
+        raise NotImplementedError
+
+    def dismiss(self) -> None:
+        """Stop the loop from watching and wake who waits; from any thread, also amid an earlier call."""
+        if os.getpid() != self._pid:  # a forked child: what the loop watches is shared with the parent's
+            self._let_go()
+        elif self._runs_here():
+            self._end()
+        else:
+            try:
+                self._post(self._end)
+            except RuntimeError:  # that loop is over
+                self._let_go()
+
+    def _let_go(self) -> None:
+        if self._ready is not None:
+            self._ready.close()
+
+    def _end(self) -> None:
+        """Do what `dismiss` says, in the loop's own thread."""
+        raise NotImplementedError
+
+    def _runs_here(self) -> bool:
+        raise NotImplementedError
+
+    def _post(self, call: Callable[[], None]) -> None:
+        """Have the loop make a call in its own thread; RuntimeError if it never will."""
+        raise NotImplementedError
+
+
+class AsyncioWait(LoopWait):
+    """In a loop of asyncio's kind: by one reader that is added once and stays."""
+
+    home: asyncio.AbstractEventLoop
+
+    def __init__(self, home: asyncio.AbstractEventLoop, receiver: Receiver) -> None:
+        super().__init__(home, receiver)
+        self._waiter: asyncio.Future[None] | None = None
+        self._thread: asyncio.Future[None] | None = None
+        if self._ready is not None:
+            try:
+                home.add_reader(self._ready.fileno(), self._readable)
+            except BaseException as error:
+                self._let_go()
+                if not isinstance(error, NotImplementedError):  # as of the loop that is Windows' default
+                    raise
+                self._ready = None
+
+    def _readable(self) -> None:
+        assert self._ready is not None
+        if self._ready.fired():
+            self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def pass_turn(self) -> None:
+        await _Turn()
+
+    async def wait(self, receiver: Receiver, seconds: float | None) -> None:
+        if self._ready is None:
+            return await self._wait_in_thread(receiver, seconds)
+        self._ready.arm()
+        self._waiter = self.home.create_future()
+        timer = None if seconds is None else self.home.call_later(seconds, self._wake)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    async def _wait_in_thread(self, receiver: Receiver, seconds: float | None) -> None:
+        """Have one thread at a time wait, also for who comes after one that was cancelled."""
+        from asyncio import wait
+
+        if self._thread is None:
+            self._thread = self.home.run_in_executor(None, receiver._wait_ready, SLICE)
+        await wait([self._thread], timeout=seconds)
+        if self._thread.done():
+            ended, self._thread = self._thread, None
+            ended.result()
+
+    def _end(self) -> None:
+        if self._ready is not None and not self._ready.closed:
+            self.home.remove_reader(self._ready.fileno())
+            self._ready.close()
+        self._wake()
+
+    def _runs_here(self) -> bool:
+        from asyncio import _get_running_loop
+
+        return _get_running_loop() is self.home
+
+    def _post(self, call: Callable[[], None]) -> None:
+        self.home.call_soon_threadsafe(call)
+
+
+class TrioWait(LoopWait):
+    """In a run of trio's, which watches a descriptor only while a task waits for it."""
+
+    def __init__(self, home: Any, receiver: Receiver) -> None:
+        super().__init__(home, receiver)
+        self._trio: Any = sys.modules["trio"]
+
+    async def pass_turn(self) -> None:
+        await self._trio.lowlevel.checkpoint()
+
+    async def wait(self, receiver: Receiver, seconds: float | None) -> None:
+        trio = self._trio
+        with trio.move_on_after(math.inf if seconds is None else seconds):
+            if self._ready is None:
+                await trio.to_thread.run_sync(receiver._wait_ready, SLICE, abandon_on_cancel=True)
+                return
+            self._ready.arm()
+            try:
+                await trio.lowlevel.wait_readable(self._ready.fileno())
+            except trio.ClosedResourceError:  # by _end()
+                return
+            self._ready.fired()
+
+    def _end(self) -> None:
+        if self._ready is not None and not self._ready.closed:
+            self._trio.lowlevel.notify_closing(self._ready.fileno())
+            self._ready.close()
+
+    def _runs_here(self) -> bool:
+        lowlevel = self._trio.lowlevel
+        return bool(lowlevel.in_trio_run() and lowlevel.current_trio_token() is self.home)
+
+    def _post(self, call: Callable[[], None]) -> None:
+        self.home.run_sync_soon(call)
+
+
+def running() -> tuple[type[LoopWait], Any]:
+    """Return how to wait in the event loop that runs here, and which it is; (_, None): none that is known does."""
+    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    if lowlevel is not None and lowlevel.in_trio_task():  # asked first: trio can run as a guest of an asyncio loop
+        return TrioWait, lowlevel.current_trio_token()
+    asyncio = sys.modules.get("asyncio")
+    return AsyncioWait, None if asyncio is None else asyncio._get_running_loop()
