@@ -83,6 +83,7 @@ class AsyncioWait(LoopWait):
 
     def __init__(self, home: asyncio.AbstractEventLoop, receiver: Receiver) -> None:
         super().__init__(home, receiver)
+        self._asyncio: Any = sys.modules["asyncio"]  # at the interpreter's end nothing can be imported
         self._waiter: asyncio.Future[None] | None = None
         self._thread: asyncio.Future[None] | None = None
         if self._ready is not None:
@@ -121,11 +122,9 @@ class AsyncioWait(LoopWait):
 
     async def _wait_in_thread(self, receiver: Receiver, seconds: float | None) -> None:
         """Have one thread at a time wait, also for who comes after one that was cancelled."""
-        from asyncio import wait
-
         if self._thread is None:
             self._thread = self.home.run_in_executor(None, receiver._wait_ready, SLICE)
-        await wait([self._thread], timeout=seconds)
+        await self._asyncio.wait([self._thread], timeout=seconds)
         if self._thread.done():
             ended, self._thread = self._thread, None
             ended.result()
@@ -137,9 +136,7 @@ class AsyncioWait(LoopWait):
         self._wake()
 
     def _runs_here(self) -> bool:
-        from asyncio import _get_running_loop
-
-        return _get_running_loop() is self.home
+        return self._asyncio._get_running_loop() is self.home
 
     def _post(self, call: Callable[[], None]) -> None:
         self.home.call_soon_threadsafe(call)

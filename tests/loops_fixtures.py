@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+
+import anyio
 import pytest
 from loops import ASYNCIO, LOOPS, runner
+
+
+@pytest.fixture(scope="session", autouse=True)
+def used_loops() -> None:
+    """Use each once: what a library opens for good, as uvloop does a pipe for signals, no test has leaked then."""
+    for name in LOOPS:
+        runner(name)(functools.partial(anyio.sleep, 0))
 
 
 @pytest.fixture(params=LOOPS)

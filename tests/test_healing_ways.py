@@ -36,6 +36,7 @@ WAYS_ENDED = {
     "never_empty": None,
     "selector": None,
     "add_reader": None,
+    "async_for": None,
 }
 
 

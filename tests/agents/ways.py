@@ -144,6 +144,14 @@ class Consumer:
 
         asyncio.run(run())
 
+    def async_for(self):
+        async def run():
+            self.begun.set()
+            async for batch in self.receiver:
+                self.take(batch)
+
+        asyncio.run(run())
+
 
 def do_open(name, way, group, port, options, joins):
     receiver = multicast.open_receiver(group, port, **options)
