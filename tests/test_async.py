@@ -390,6 +390,26 @@ def test_a_reader_is_added_once_and_removed_when_the_receiver_is_closed(opened, 
     assert counts == {"add": 1, "remove": 1}
 
 
+def test_a_timeout_that_was_not_needed_is_forgotten(opened):
+    timers = []
+
+    class Timing(asyncio.SelectorEventLoop):
+        def call_later(self, *arguments):
+            timers.append(super().call_later(*arguments))
+            return timers[-1]
+
+    rx, far = opened.pipe()
+
+    async def main():
+        for _ in range(3):
+            asyncio.get_running_loop().call_soon(far.send, b"x")
+            await rx.recv_batch_async(60)  # the first one is there after a turn of others, with no wait
+
+    with asyncio.Runner(loop_factory=Timing) as loop:
+        loop.run(main())
+    assert [timer.cancelled() for timer in timers] == [True] * 2
+
+
 def test_what_comes_while_nobody_waits_wakes_the_loop_once_at_most(opened, run_asyncio, multicast, monkeypatch):
     """Else a loop would spin for as long as the receiver's task does something else."""
     woken = []
