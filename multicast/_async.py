@@ -81,9 +81,11 @@ class Awaiting:
         try:
             wait = self._wait_here(receiver)
             await (wait.pass_turn() if giving_way else wait.wait(receiver, seconds))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            if error.errno is None:  # a signal handler's own, such as the usual TimeoutError of an alarm
+                raise
             if not receiver.closed:  # else it was closed by another thread, amid this
-                raise _errors.system(error, OPERATION) if isinstance(error, OSError) else error from None
+                raise _errors.system(error, OPERATION) from None
         finally:
             receiver._awaited = False
             self._left, self._until = BATCHES, monotonic_ns() + TURN

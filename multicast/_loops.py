@@ -6,6 +6,7 @@ loaded already. Must not receive: whoever waits is woken, and sees for itself.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -110,6 +111,8 @@ class AsyncioWait(LoopWait):
     async def wait(self, receiver: Receiver, seconds: float | None) -> None:
         if self._ready is None:
             return await self._wait_in_thread(receiver, seconds)
+        if self._ready.closed:
+            return None
         self._ready.arm()
         self._waiter = self.home.create_future()
         timer = None if seconds is None else self.home.call_later(seconds, self._wake)
@@ -158,12 +161,12 @@ class TrioWait(LoopWait):
             if self._ready is None:
                 await trio.to_thread.run_sync(receiver._wait_ready, SLICE, abandon_on_cancel=True)
                 return
-            self._ready.arm()
-            try:
-                await trio.lowlevel.wait_readable(self._ready.fileno())
-            except trio.ClosedResourceError:  # by _end()
-                return
-            self._ready.fired()
+            if not self._ready.closed:
+                self._ready.arm()
+                with contextlib.suppress(trio.ClosedResourceError):  # by _end()
+                    await trio.lowlevel.wait_readable(self._ready.fileno())
+            if not self._ready.closed:  # also by a task that ran since it was ready
+                self._ready.fired()
 
     def _end(self) -> None:
         if self._ready is not None and not self._ready.closed:

@@ -6,6 +6,8 @@ ours until the loop has let go of it, whatever becomes of the receiver's. Must n
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 
 TYPE_CHECKING = False
@@ -74,7 +76,9 @@ class _Kqueue:
 
 
 def one_shot(fd: int) -> OneShot | None:
-    """Return one that is armed, for a descriptor; None where the system has neither. Raises OSError, ValueError."""
+    """Return one that is armed, for a descriptor; None where the system has neither. Raises OSError."""
+    if fd < 0:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if hasattr(select, "epoll"):
         return _Epoll(fd)
     if hasattr(select, "kqueue"):

@@ -338,13 +338,10 @@ cdef class Receiver(_Endpoint):
         cdef int64_t wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch")
         batch = self._next_batch(wait, "recv_batch")
         if batch is None:
-            raise self._nothing(wait, "recv_batch")
+            if wait == 0 and not endpoint_closed(&self._endpoint):
+                raise _errors.would_block("recv_batch")
+            raise _errors.closed("recv_batch")
         return batch
-
-    cdef object _nothing(self, int64_t timeout, str operation):
-        """Return what to raise when there is no batch."""
-        at_once = timeout == 0 and not endpoint_closed(&self._endpoint)
-        return _errors.would_block(operation) if at_once else _errors.closed(operation)
 
     def recv_batch_async(self, timeout=...):
         """Await the next 1 to `batch_size` datagrams: `recv_batch` for a task of asyncio, uvloop, trio or anyio.

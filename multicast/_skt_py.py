@@ -384,13 +384,10 @@ class Receiver(Endpoint):
         wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch")
         batch = self._next_batch(wait, "recv_batch")
         if batch is None:
-            raise self._nothing(wait, "recv_batch")
+            if wait == 0 and not self._closed:
+                raise _errors.would_block("recv_batch")
+            raise _errors.closed("recv_batch")
         return batch
-
-    def _nothing(self, timeout: int, operation: str) -> OSError:
-        """Return what to raise when there is no batch."""
-        at_once = timeout == 0 and not self._closed
-        return _errors.would_block(operation) if at_once else _errors.closed(operation)
 
     def recv_batch_async(self, timeout: SupportsFloat | EllipsisType | None = ...) -> Coroutine[Any, Any, Batch]:
         """Await the next 1 to `batch_size` datagrams: `recv_batch` for a task of asyncio, uvloop, trio or anyio.

@@ -314,6 +314,23 @@ def test_an_error_of_the_system_says_in_what(opened, run, multicast, monkeypatch
     run(main)
 
 
+def test_what_a_signals_handler_raises_comes_out_as_it_is(opened, run, multicast, monkeypatch):
+    """Also the usual TimeoutError of an alarm, which is an OSError."""
+    rx, _ = opened.pipe()
+    raised = TimeoutError("by a handler")
+
+    async def main():
+        with pytest.raises(TimeoutError) as caught:
+            await rx.recv_batch_async()
+        assert caught.value is raised
+
+    def handler(_):
+        raise raised
+
+    monkeypatch.setattr(multicast._loops, "one_shot", handler)
+    run(main)
+
+
 # Processes ----------------------------------------------------------------------------------------------------------
 
 FORK = """
