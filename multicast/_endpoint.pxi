@@ -1,4 +1,4 @@
-"""A socket of ours, and who is inside a call on it: the base of Receiver and Sender, over `_endpoint.pxd`.
+"""What any thread may close, and a socket of ours: the bases of Receiver, Sender and Poller, over `_endpoint.pxd`.
 
 Owns entering, waiting with signal handlers run, closing, and what a fork means. Must not know what is received or sent.
 """
@@ -15,10 +15,10 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 @cython.internal
-cdef class _Endpoint:
-    """A socket of ours, and who is inside a call on it."""
+cdef class _Closable:
+    """What any thread may close: who is inside a call on it, the last of whom lets go of it."""
 
-    cdef object __weakref__, _socket
+    cdef object __weakref__
     cdef Endpoint _endpoint
     cdef uint64_t _born
 
@@ -29,23 +29,18 @@ cdef class _Endpoint:
     def __dealloc__(self):
         endpoint_release(&self._endpoint)
 
-    cdef int _open(self, sock, str operation) except -1:
-        cdef int fd = sock.fileno()
-        if self._socket is not None:  # asked last: an argument's own code may have come here, too
-            raise _errors.initialised(operation)
-        _check(endpoint_open(&self._endpoint, fd), operation)
-        self._socket = sock
-        return 0
-
     cdef void _remember(self) noexcept nogil:
         """Keep what may be asked for once the descriptor is gone."""
+
+    cdef int _part(self) except -1:
+        """Closed, and the descriptors are there still: leave whoever else waits on them."""
 
     cdef int _retire(self) except -1:
         """Closed, and nobody is inside any more: let go. Raises only what a signal's handler raises."""
         endpoint_release(&self._endpoint)
 
     cdef bint _enter(self, uint32_t claim, str operation) except -1:
-        """Begin a call; false if the endpoint is closed."""
+        """Begin a call; false if this is closed."""
         cdef Entry entry
         if self._born != _generation:
             raise _errors.forked(operation)
@@ -57,6 +52,45 @@ cdef class _Endpoint:
     cdef int _leave(self, uint32_t claim) except -1:
         if endpoint_leave(&self._endpoint, claim):
             self._retire()
+
+    cdef int _close(self) except -1:
+        if endpoint_enter(&self._endpoint, SHARED) == ENTERED:
+            self._remember()
+            if self._born == _generation:
+                endpoint_close(&self._endpoint)
+                try:
+                    self._part()
+                finally:
+                    self._leave(SHARED)
+            else:  # a forked child: the calls inside are the parent's, and so is whoever the eventfd would wake
+                self._endpoint.state = CLOSED
+                self._retire()
+
+    @property
+    def closed(self):
+        """Whether `close()` was called."""
+        return endpoint_closed(&self._endpoint)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.close()
+
+
+@cython.internal
+cdef class _Endpoint(_Closable):
+    """A socket of ours, and who is inside a call on it."""
+
+    cdef object _socket
+
+    cdef int _open(self, sock, str operation) except -1:
+        cdef int fd = sock.fileno()
+        if self._socket is not None:  # asked last: an argument's own code may have come here, too
+            raise _errors.initialised(operation)
+        _check(endpoint_open(&self._endpoint, fd), operation)
+        self._socket = sock
+        return 0
 
     cdef int _look(self) except -1:
         """What is watched beside the socket has something to say."""
@@ -95,30 +129,12 @@ cdef class _Endpoint:
         """
         return -1 if endpoint_closed(&self._endpoint) else self._endpoint.gate
 
-    @property
-    def closed(self):
-        """Whether `close()` was called."""
-        return endpoint_closed(&self._endpoint)
-
     def close(self):
         """Close the socket and wake a call that waits in another thread; again, it does nothing.
 
         The descriptor is closed once the last call has left it. Batches and views stay as they are.
         """
-        if endpoint_enter(&self._endpoint, SHARED) == ENTERED:
-            self._remember()
-            if self._born == _generation:
-                endpoint_close(&self._endpoint)
-                self._leave(SHARED)
-            else:  # a forked child: the calls inside are the parent's, and so is whoever the eventfd would wake
-                self._endpoint.state = CLOSED
-                self._retire()
+        self._close()
         self._dismiss()  # this, too, also if a signal's handler raised amid an earlier call
         if self._socket is not None:
             self._socket.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exception):
-        self.close()

@@ -1,4 +1,4 @@
-"""A socket to wait on that another thread may close: how calls come in, wait, are woken, and leave.
+"""What any thread may close, and a socket to wait on: how calls come in, wait, are woken, and leave.
 
 Owns the stdlib backend's descriptor and its wake-up, as `_endpoint.pxd` does for the native one. Must not know what is
 received or sent.
@@ -16,7 +16,7 @@ import weakref
 
 from . import _errors
 
-__all__ = ["ERROR", "HANGUP", "READABLE", "WRITABLE", "Claim", "Endpoint", "final"]
+__all__ = ["ERROR", "HANGUP", "READABLE", "WRITABLE", "Claim", "Closable", "Endpoint", "final"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,41 +56,40 @@ class Claim:
         self.over = False
 
 
-class Endpoint:
-    """A socket of ours to wait on, and who is inside a call on it."""
+class Closable:
+    """What any thread may close: who is inside a call on it, the last of whom lets go of it."""
 
-    def __init__(self, sock: _Socket) -> None:
-        # A duplicate: closing the socket object can't take the descriptor away from a call.
-        self._own = socket.fromfd(sock.fileno(), sock.family, sock.type, sock.proto)
-        try:
-            if self._own.gettimeout():  # else receiving would wait for that long before it asks the kernel
-                self._own.settimeout(0)
-            self._wake, self._alarm = socket.socketpair()
-        except BaseException:
-            self._own.close()
-            raise
+    def __init__(self) -> None:
+        self._wake, self._alarm = socket.socketpair()
+        self._wake.setblocking(False)
+        self._alarm.setblocking(False)
         self._lock = _thread.RLock()  # one that a signal's handler can take, too, whatever it came amid
         self._closed = self._retired = False
         self._claims: list[weakref.ref[Claim]] = []
-        self._gate = self._own.fileno()  # what callers are told to wait on: ready when the socket or the watch is
-        self._watched = -1  # somebody else's descriptor, to be waited on beside ours
         self._pid = os.getpid()
-        self._socket = sock
 
     def _remember(self) -> None:
         """Keep what may be asked for once the descriptor is gone."""
 
+    def _part(self) -> None:
+        """Closed, and the descriptors are there still: leave whoever else waits on them."""
+
     def _retire(self) -> None:
         """Closed, and nobody is inside any more: let go."""
-        for each in (self._own, self._wake, self._alarm):
+        for each in (self._wake, self._alarm):
             with contextlib.suppress(OSError):  # somebody closed it by its number: there is nothing left to let go
                 each.close()
+
+    def _ring(self) -> None:
+        """End a wait, or the next one."""
+        with contextlib.suppress(BlockingIOError):  # it will end: nobody has taken notice of many others yet
+            self._alarm.send(b"\0")
 
     def _inside(self) -> list[Claim]:
         return [claim for each in self._claims if (claim := each()) is not None and not claim.over]
 
     def _enter(self, claim: Claim, operation: str) -> bool:
-        """Begin a call; False if the endpoint is closed."""
+        """Begin a call; False if this is closed."""
         if self._pid != os.getpid():
             raise _errors.forked(operation)
         with self._lock:
@@ -103,7 +102,7 @@ class Endpoint:
         return True
 
     def _leave(self, claim: Claim) -> None:
-        """End a call, if it had begun; the last one to leave a closed endpoint lets go of it."""
+        """End a call, if it had begun; the last one to leave lets go of what is closed."""
         claim.over = True
         if self._pid != os.getpid():  # a forked child: none begins here, and the lock may be a parent's thread's
             return
@@ -111,6 +110,68 @@ class Endpoint:
             if self._closed and not self._retired and not self._inside():
                 self._retire()
                 self._retired = True
+
+    def _close(self) -> None:
+        if self._pid != os.getpid():  # a forked child: the calls inside are the parent's, and so may be the lock
+            self._lock = _thread.RLock()
+            if not self._closed:
+                self._closed = True
+                self._retire()
+            return
+        claim = Claim(exclusive=False)
+        try:
+            if self._enter(claim, "close"):
+                self._remember()
+                with self._lock:
+                    if not self._closed:
+                        self._closed = True
+                        self._ring()
+                self._part()
+        finally:
+            self._leave(claim)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called."""
+        return self._closed
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} can't be pickled or copied")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what waits here."""
+        self._close()
+
+
+class Endpoint(Closable):
+    """A socket of ours to wait on, and who is inside a call on it."""
+
+    def __init__(self, sock: _Socket) -> None:
+        # A duplicate: closing the socket object can't take the descriptor away from a call.
+        self._own = socket.fromfd(sock.fileno(), sock.family, sock.type, sock.proto)
+        try:
+            if self._own.gettimeout():  # else receiving would wait for that long before it asks the kernel
+                self._own.settimeout(0)
+            super().__init__()
+        except BaseException:
+            self._own.close()
+            raise
+        self._gate = self._own.fileno()  # what callers are told to wait on: ready when the socket or the watch is
+        self._watched = -1  # somebody else's descriptor, to be waited on beside ours
+        self._socket = sock
+
+    def _retire(self) -> None:
+        with contextlib.suppress(OSError):  # as above
+            self._own.close()
+        super()._retire()
 
     def _look(self) -> None:
         """What is watched beside the socket has something to say."""
@@ -163,34 +224,12 @@ class Endpoint:
         """
         return -1 if self._closed else self._gate
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close()` was called."""
-        return self._closed
-
     def close(self) -> None:
         """Close the socket and wake a call that waits in another thread; again, it does nothing.
 
         The descriptor is closed once the last call has left it. Batches and views stay as they are.
         """
-        if self._pid != os.getpid():  # a forked child: the calls inside are the parent's, and so may be the lock
-            self._lock = _thread.RLock()
-            if not self._closed:
-                self._closed = True
-                self._retire()
-                self._dismiss()
-                self._socket.close()
-            return
-        claim = Claim(exclusive=False)
-        try:
-            if self._enter(claim, "close"):
-                self._remember()
-                with self._lock:
-                    if not self._closed:
-                        self._closed = True
-                        self._alarm.send(b"\0")
-        finally:
-            self._leave(claim)
+        self._close()
         self._dismiss()
         self._socket.close()
 
@@ -198,14 +237,3 @@ class Endpoint:
     def socket(self) -> _Socket:
         """The socket that it was made with; `close()` closes it."""
         return self._socket
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} can't be pickled or copied")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
