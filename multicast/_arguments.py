@@ -173,22 +173,33 @@ def timeout_ns(value: SupportsFloat | None, operation: str) -> int:
     return -1 if value is None else math.ceil(_seconds(value, operation, "timeout", 0) * 1e9)
 
 
+def spin_ns(value: SupportsFloat | None, operation: str) -> int:
+    """Return for how long to spin, in ns; 0 for None, not at all; -1 for math.inf, for as long as it waits."""
+    if value is None:
+        return 0
+    seconds = _seconds(value, operation, "spin", 0, endless=True)
+    return -1 if seconds == math.inf else math.ceil(seconds * 1e9)
+
+
 def silence(value: SupportsFloat | None, operation: str) -> float | None:
     """Return after how many seconds without a datagram a receiver is called silent; None for None, never."""
     return None if value is None else _seconds(value, operation, "silence", MIN_SILENCE)
 
 
-def _seconds(value: SupportsFloat, operation: str, what: str, low: float) -> float:
+def _seconds(value: SupportsFloat, operation: str, what: str, low: float, *, endless: bool = False) -> float:
     try:
         if isinstance(value, bool) or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
             raise TypeError  # float() reads text, too
         seconds = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{operation}: {what} is a number of seconds or None, not {shown(value)}") from None
-    except OverflowError:
-        seconds = math.inf
+    except OverflowError:  # a number too large, but a number
+        seconds = sys.float_info.max
+    if endless and seconds == math.inf:
+        return seconds
     if not low <= seconds <= MAX_TIMEOUT:  # NaN is within no bounds either
-        raise ValueError(f"{operation}: {what} is None or from {low} to {MAX_TIMEOUT} seconds, not {shown(value)}")
+        words = "None, math.inf" if endless else "None"
+        raise ValueError(f"{operation}: {what} is {words} or from {low} to {MAX_TIMEOUT} seconds, not {shown(value)}")
     return seconds
 
 

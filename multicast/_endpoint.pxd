@@ -22,6 +22,14 @@ cdef enum:
     EXCLUSIVE = 2    # a call that uses the endpoint's memory: one at a time
     SHARED = 4       # the unit in which all others are counted
 
+cdef enum:
+    # A spinning call can't see a signal: nothing interrupts what it asks, and whether one came is known only with the
+    # GIL. So it ends a turn every 5 ms to ask, and to poll for what only that shows. Where other threads compute, the
+    # GIL takes another 5 ms to get (sys.getswitchinterval()), which is why it is not taken more often: half of the time
+    # goes to waiting for it then, and Ctrl-C ends the call within 10 ms. Where none does, it costs well under 1 µs.
+    # Threads other than the main one run no handlers, but to find out which one this is costs what this costs.
+    SPIN_TURN = 5000000  # ns
+
 cdef enum Entry:
     ENTERED
     ENDED            # the endpoint is closed
@@ -39,6 +47,22 @@ cdef inline int64_t coarse_ns() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC_COARSE, &now)
     return <int64_t> now.tv_sec * 1000000000 + now.tv_nsec
+
+
+cdef inline int64_t spin_turn(int64_t spin, int64_t deadline, int64_t *end) noexcept nogil:
+    """Until when the next turn of spinning lasts (monotonic ns); 0 when the time for that, or the deadline, is over.
+
+    - spin: ns in all, -1 without end; deadline: -1 for none; end: the caller's own, 0 at first
+    """
+    cdef int64_t now = monotonic_ns()
+    cdef int64_t until = now + SPIN_TURN
+    if end[0] == 0:
+        end[0] = now + spin
+    if spin >= 0 and end[0] < until:
+        until = end[0]
+    if 0 <= deadline < until:
+        until = deadline
+    return until if until > now else 0
 
 
 cdef inline void endpoint_init(Endpoint *endpoint) noexcept nogil:

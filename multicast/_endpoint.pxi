@@ -104,8 +104,11 @@ cdef class _Endpoint(_Closable):
         cdef int n
         while True:
             PyErr_CheckSignals()
-            with nogil:
+            if deadline == 0:  # some 1 µs: to let the GIL go and get it back may take 5 ms where others compute
                 n = endpoint_poll(&self._endpoint, events, deadline, found, &watched)
+            else:
+                with nogil:
+                    n = endpoint_poll(&self._endpoint, events, deadline, found, &watched)
             if n == -EINTR:
                 continue
             if n <= 0 or not watched:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import math
 import os
 import select
 import socket
@@ -16,7 +17,7 @@ import weakref
 
 from . import _errors
 
-__all__ = ["ERROR", "HANGUP", "READABLE", "WRITABLE", "Claim", "Closable", "Endpoint", "final"]
+__all__ = ["ERROR", "HANGUP", "READABLE", "WRITABLE", "Claim", "Closable", "Endpoint", "Spinning", "final"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _RDHUP = getattr(select, "POLLRDHUP", 0)
 READABLE, WRITABLE, ERROR, HANGUP, _WATCHED = 1, 2, 4, 8, 16
+_TURN = 0.005  # seconds, of one turn of spinning; SPIN_TURN of _endpoint.pxd says why
 
 
 if TYPE_CHECKING:
@@ -54,6 +56,24 @@ class Claim:
     def __init__(self, *, exclusive: bool) -> None:
         self.exclusive = exclusive
         self.over = False
+
+
+class Spinning:
+    """For how long one call asks again and again: in turns, between which it polls for what only that shows."""
+
+    def __init__(self, spin: int) -> None:
+        self._spin = spin
+        self._end: float | None = None
+
+    def turn(self, deadline: float | None) -> float:
+        """Return until when the next turn lasts; 0 when the time for that, or the deadline, is over."""
+        if not self._spin:
+            return 0.0
+        now = time.monotonic()
+        if self._end is None:
+            self._end = math.inf if self._spin < 0 else now + self._spin / 1e9
+        until = min(now + _TURN, self._end, math.inf if deadline is None else deadline)
+        return until if until > now else 0.0
 
 
 class Closable:

@@ -101,13 +101,15 @@ cdef class _Isolation:
 cdef class Receiver(_Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
-    Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(), timestamps=None,
-             gro=False, isolation=False, memory=None)
+    Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, spin=None, max_blocks=None, columns=(),
+             timestamps=None, gro=False, isolation=False, memory=None)
 
     - sock: an open SOCK_DGRAM socket, bound and joined as you like; `close()` closes it
     - batch_size: datagrams in a batch, at most (1 to 1024); with gro, trains of them
     - datagram_size: bytes kept of each datagram (1 to 65535); what is longer is cut, and flagged in `Batch.truncated`
     - timeout: seconds that `recv_batch` and iteration wait; None: until something comes, 0: not at all
+    - spin: seconds for which they ask the kernel again and again before they sleep, math.inf: for as long as they wait;
+      None: not at all. What comes meanwhile is received within some µs; it costs a CPU
     - max_blocks: blocks of batch_size slots that may exist at once, None for no limit. A block is in use while its
       batch, or any view of it, lives.
     - columns: what to keep of each datagram beside its bytes, out of "source", "destination", "interface", "ttl",
@@ -131,6 +133,7 @@ cdef class Receiver(_Endpoint):
 
     cdef _Pool _pool
     cdef int64_t _timeout
+    cdef int64_t _spin            # ns; -1: without end
     cdef int _late_error          # met after part of a batch: the next call's to raise
     cdef Totals _totals
     cdef object _memberships
@@ -149,7 +152,7 @@ cdef class Receiver(_Endpoint):
         self._memberships = _memberships.Memberships(_this, self._isolation)
 
     def __init__(
-            self, sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(),
+            self, sock, *, batch_size=64, datagram_size=2048, timeout=None, spin=None, max_blocks=None, columns=(),
             timestamps=None, gro=False, isolation=False, memory=None):
         operation = "Receiver"
         wanted = _columns.Wanted(columns, timestamps, gro, isolation, operation)
@@ -158,6 +161,7 @@ cdef class Receiver(_Endpoint):
         size = _arguments.datagram_size(datagram_size, operation)
         limit = _arguments.max_blocks(max_blocks, operation)
         wait = _arguments.timeout_ns(timeout, operation)
+        spinning = _arguments.spin_ns(spin, operation)
         pool = _Pool()
         cdef Shape shape
         shape.batch_size, shape.datagram_size, shape.trains = slots, size, wanted.gro
@@ -174,7 +178,7 @@ cdef class Receiver(_Endpoint):
         if not pool_init(&(<_Pool> pool).pool, &shape, limit, <char *> (<_Pool> pool).memory.buf):
             raise MemoryError()
         self._open(sock, operation)
-        self._pool, self._timeout, self._stamped = pool, wait, "drops" in wanted.names
+        self._pool, self._timeout, self._spin, self._stamped = pool, wait, spinning, "drops" in wanted.names
         if wanted.isolation and shape.control_size:
             self._isolation.on = True
         first_counters(self._endpoint.fd, &self._counters)
@@ -207,14 +211,22 @@ cdef class Receiver(_Endpoint):
             sock = _memberships.Descriptor(self._endpoint.fd, self._socket.family)
             self._watch.handle(sock, self._totals.datagrams)
 
-    cdef int _receive(self, Block *block) except? -1:
-        """Receive what is there: how many datagrams are to be delivered, or -errno; 0: only foreign ones were there."""
+    cdef int _receive(self, Block *block, int64_t until) except? -1:
+        """Receive what is there: how many datagrams are to be delivered, or -errno; 0: only foreign ones were there.
+
+        If nothing is, ask again and again `until` then (monotonic ns; 0: once), or until the receiver is closed.
+        """
         cdef Pool *pool = &self._pool.pool
         cdef _Groups groups
-        cdef bint came = False
+        cdef bint came = False, last = True
         cdef int n
         with nogil:
-            n = receive_batch(self._endpoint.fd, pool, block, &_calls[0], &self._late_error)
+            while True:
+                if until:  # the clock costs a tenth of what receiving does, where the vDSO has it (vdso(7))
+                    last = endpoint_closed(&self._endpoint) or monotonic_ns() >= until
+                n = receive_batch(self._endpoint.fd, pool, block, &_calls[0], &self._late_error)
+                if n != -EAGAIN or last:  # asked after that was known: what came before the close, or in time, is in
+                    break
             if n > 0 and self._stamped:
                 block.known_drops = drops_known(&self._counters)
                 count_stamp(&self._counters, stamped_drops(&block.headers[n - 1].msg_hdr))
@@ -233,15 +245,15 @@ cdef class Receiver(_Endpoint):
 
     cdef int _fill(self, Block *block, int64_t timeout, str operation) except -1:
         """Receive 1 to batch_size datagrams into the block; 0: closed, or nothing is there and timeout is 0."""
-        cdef int64_t deadline = -1
+        cdef int64_t deadline = -1, spin_end = 0, until = 0
         cdef short found = 0
-        cdef int n, foreign = 0
+        cdef int n, ready, foreign = 0
         while True:
             if coarse_ns() >= self._next_look:
                 if timeout > 0 and deadline < 0:
                     deadline = monotonic_ns() + timeout  # the time that looking takes is the caller's
                 self._look()
-            n = self._receive(block)
+            n = self._receive(block, until)
             if n > 0:
                 return n
             if n == -EINTR:
@@ -272,7 +284,11 @@ cdef class Receiver(_Endpoint):
                 return 0
             if timeout > 0 and deadline < 0:
                 deadline = monotonic_ns() + timeout
-            if self._wait(POLLIN | POLLRDHUP, deadline, &found, operation) == 0:
+            until = spin_turn(self._spin, deadline, &spin_end) if self._spin else 0
+            ready = self._wait(POLLIN | POLLRDHUP, 0 if until else deadline, &found, operation)
+            if found:
+                until = 0  # for a receive to meet, before it is judged
+            elif ready == 0 and until == 0:
                 raise _errors.timed_out(operation, timeout / 1e9)
 
     cdef Batch _next_batch(self, int64_t timeout, str operation):

@@ -18,7 +18,7 @@ from ._accounting_py import Came, Isolation
 from ._ancillary_py import widened
 from ._async import Awaiting
 from ._batch_py import Batch, Told, _Pool
-from ._endpoint_py import ERROR, HANGUP, READABLE, Claim, Endpoint, final
+from ._endpoint_py import ERROR, HANGUP, READABLE, Claim, Endpoint, Spinning, final
 from ._options_py import (
     _receive_buffer,
     block_source,
@@ -94,13 +94,15 @@ def batch_refusals() -> tuple[int, int] | None:
 class Receiver(Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
-    Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, max_blocks=None, columns=(), timestamps=None,
-             gro=False, isolation=False, memory=None)
+    Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, spin=None, max_blocks=None, columns=(),
+             timestamps=None, gro=False, isolation=False, memory=None)
 
     - sock: an open SOCK_DGRAM socket, bound and joined as you like; `close()` closes it
     - batch_size: datagrams in a batch, at most (1 to 1024); with gro, trains of them
     - datagram_size: bytes kept of each datagram (1 to 65535); what is longer is cut, and flagged in `Batch.truncated`
     - timeout: seconds that `recv_batch` and iteration wait; None: until something comes, 0: not at all
+    - spin: seconds for which they ask the kernel again and again before they sleep, math.inf: for as long as they wait;
+      None: not at all. What comes meanwhile is received within some µs; it costs a CPU
     - max_blocks: blocks of batch_size slots that may exist at once, None for no limit. A block is in use while its
       batch, or any view of it, lives.
     - columns: what to keep of each datagram beside its bytes, out of "source", "destination", "interface", "ttl",
@@ -129,6 +131,7 @@ class Receiver(Endpoint):
         batch_size: SupportsIndex = 64,
         datagram_size: SupportsIndex = 2048,
         timeout: SupportsFloat | None = None,
+        spin: SupportsFloat | None = None,
         max_blocks: SupportsIndex | None = None,
         columns: str | Iterable[str] = (),
         timestamps: str | None = None,
@@ -145,12 +148,14 @@ class Receiver(Endpoint):
         size = _arguments.datagram_size(datagram_size, operation)
         limit = _arguments.max_blocks(max_blocks, operation)
         wait = _arguments.timeout_ns(timeout, operation)
+        spinning = _arguments.spin_ns(spin, operation)
         if hasattr(self, "_own"):  # asked last: an argument's own code may have called this, too
             raise _errors.initialised(operation)
         self._control_size = wanted.enable(sock, operation)
         self._kept, self._trains = wanted.kept, wanted.gro
         self._isolation = Isolation(wanted.isolation and self._control_size > 0)
-        self._batch_size, self._datagram_size, self._max_blocks, self._timeout = slots, size, limit, wait
+        self._batch_size, self._datagram_size, self._max_blocks = slots, size, limit
+        self._timeout, self._spin = wait, spinning
         self._slot_size = _arguments.slot_size(_arguments.MAX_DATAGRAM_SIZE if wanted.gro else size)
         self._scratch = memoryview(bytearray(slots * self._slot_size))
         length = self._slot_size if wanted.gro else size
@@ -300,17 +305,30 @@ class Receiver(Endpoint):
         self._truncated += batch._truncated.count(1)
         return batch
 
+    def _receive_until(self, until: float, operation: str) -> list[Came]:
+        """Receive what is there; if nothing is, ask again and again until then, or until the receiver is closed."""
+        while True:
+            # Asked after that is known: what came before the close, or in time, is in.
+            last = self._closed or not until or time.monotonic() >= until
+            try:
+                return self._receive(operation)
+            except BlockingIOError:
+                if last:
+                    raise
+
     def _fill(self, timeout: int, operation: str) -> Batch | None:
         """Receive 1 to batch_size datagrams; None: closed, or nothing is there and timeout is 0."""
         deadline = None
         found = foreign = 0
+        until = 0.0
+        spinning = Spinning(self._spin)
         while True:
             if time.monotonic() >= self._next_look:
                 if timeout > 0 and deadline is None:
                     deadline = time.monotonic() + timeout / 1e9  # the time that looking takes is the caller's
                 self._look()
             try:
-                batch = self._sort_out(self._receive(operation))
+                batch = self._sort_out(self._receive_until(until, operation))
             except BlockingIOError:
                 pass
             else:
@@ -339,8 +357,11 @@ class Receiver(Endpoint):
                 return None
             if timeout > 0 and deadline is None:
                 deadline = time.monotonic() + timeout / 1e9
-            found = self._wait(False, deadline)
-            if not found:
+            until = spinning.turn(deadline)
+            found = self._wait(False, 0.0 if until else deadline)
+            if found:
+                until = 0.0  # for a receive to meet, before it is judged
+            elif not until:
                 raise _errors.timed_out(operation, timeout / 1e9)
 
     def _next_batch(self, timeout: int, operation: str) -> Batch | None:

@@ -36,7 +36,8 @@ def set_busy_poll(
 
     It is for receiving from a card whose driver uses NAPI: it costs a CPU, and does nothing on the loopback interface.
     A receive that blocks in the kernel polls for so long, one that does not wait polls once. `Receiver` makes the
-    latter and waits in poll(2), which polls for so long only where net.core.busy_poll is set, too.
+    latter, with `spin` again and again, and waits in poll(2), which polls for so long only where net.core.busy_poll is
+    set, too.
 
     CAP_NET_ADMIN in the first user namespace is needed (EPERM says so) to switch `prefer` on and to set `budget` higher
     than the socket has it, which begins at 0; by socket(7), but no longer on Linux 6.18, also to set `microseconds`

@@ -362,6 +362,7 @@ def open_receiver(
     datagram_size: SupportsIndex = 2048,
     receive_buffer: SupportsIndex | None = None,
     timeout: SupportsFloat | None = None,
+    spin: SupportsFloat | None = None,
     max_blocks: SupportsIndex | None = None,
     exclusive: bool = False,
     columns: str | Iterable[str] = (),
@@ -394,7 +395,7 @@ def open_receiver(
     - on_silence: called in the receiving thread with a `Silence`, which tells a dead feed from a quiet one; what it
       raises, the receive raises. None: it is logged
     - filter: which datagrams the kernel may queue at all (`set_filter`)
-    - batch_size, datagram_size, timeout, max_blocks, columns, timestamps, gro, memory: as in `Receiver`
+    - batch_size, datagram_size, timeout, spin, max_blocks, columns, timestamps, gro, memory: as in `Receiver`
 
     Everything is undone if a step fails. A socket can join net.ipv4.igmp_max_memberships groups (20, as Linux comes)
     on all of its interfaces together, and have net.ipv4.igmp_max_msf sources of each (10; over IPv6
@@ -450,6 +451,7 @@ def open_receiver(
             batch_size=batch_size,
             datagram_size=datagram_size,
             timeout=timeout,
+            spin=spin,
             max_blocks=max_blocks,
             columns=columns,
             timestamps=timestamps,

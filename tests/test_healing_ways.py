@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import math
 import os
 import select
 import statistics
@@ -33,6 +34,7 @@ WAYS_ENDED = {
     "blocked": CLOSED,
     "timeout": CLOSED,
     "iteration": None,
+    "spinning": CLOSED,
     "never_empty": None,
     "selector": None,
     "add_reader": None,
@@ -50,7 +52,7 @@ def open_way(process):
     """Open a receiver that is waited on in one of the ways."""
 
     def open_one(name: str, way: str, group: list[str], joins=(), **options) -> None:
-        options = {"interface": "feed0", **options}
+        options = {"interface": "feed0", "spin": math.inf if way == "spinning" else None, **options}
         process.call("open", name=name, way=way, group=group, port=PORT, options=options, joins=joins)
 
     return open_one

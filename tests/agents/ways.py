@@ -104,6 +104,8 @@ class Consumer:
         for batch in self.receiver:
             self.take(batch)
 
+    spinning = blocked
+
     def never_empty(self):
         """Receive only when more is queued than one batch takes: so that no receive ever has to wait."""
         self.begun.set()
