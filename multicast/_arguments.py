@@ -15,9 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from ipaddress import IPv4Address, IPv6Address
-    from typing import Any, SupportsFloat, SupportsIndex, TypeAlias
+    from typing import Any, SupportsFloat, SupportsIndex, TypeAlias, TypeVar
 
     from ._values import Silence
+
+    T = TypeVar("T")
 
     AddressLike: TypeAlias = str | IPv4Address | IPv6Address
 
@@ -212,6 +214,20 @@ def on_silence(value: object, after: float | None, operation: str) -> Callable[[
     if after is None:
         raise ValueError(f"{operation}: on_silence is never called without silence, the seconds to wait for")
     return value
+
+
+def receiver(value: object, kind: type[T], operation: str) -> T:
+    """Return the receiver if it is one of this backend's kind."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{operation}: receiver is a Receiver of the backend in force, not {shown(value)}")
+    return value
+
+
+def receivers(value: Any, kind: type[T], poller: type, operation: str) -> list[T]:
+    """Return the receivers. One alone, and a poller, could be iterated, too, but then they receive."""
+    if isinstance(value, (kind, poller)) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{operation}: receivers is several of them, in a list or the like, not {shown(value)}")
+    return [receiver(each, kind, operation) for each in value]
 
 
 def open_socket(sock: object, operation: str) -> socket.socket:

@@ -25,6 +25,38 @@ def closed(operation: str) -> OSError:
     return OSError(errno.EBADF, f"{operation}: already closed")
 
 
+def receiver_closed(operation: str) -> OSError:
+    """What is to be waited for is closed."""
+    return OSError(errno.EBADF, f"{operation}: the receiver is closed")
+
+
+def registered(operation: str) -> ValueError:
+    """A poller knows each receiver once."""
+    return ValueError(f"{operation}: this receiver is registered already")
+
+
+def not_registered(operation: str) -> ValueError:
+    """A poller can't forget what it doesn't know."""
+    return ValueError(f"{operation}: this receiver is not registered")
+
+
+def nothing_registered(operation: str) -> ValueError:
+    """There is nothing that could be waited for, and waiting would never end."""
+    return ValueError(f"{operation}: no receiver is registered, so there is nothing to wait for")
+
+
+def epoll_hint(number: int) -> str:
+    """Say which limit was met when a receiver could not be registered (epoll(7))."""
+    if number == errno.ENOSPC:
+        return f"; a limit was reached: fs.epoll.max_user_watches ({_sysctl('fs.epoll.max_user_watches')})"
+    return ""
+
+
+def no_descriptor(operation: str) -> OSError:
+    """What waits for several descriptors here has none itself."""
+    return OSError(errno.ENOSYS, f"{operation}: this system has no descriptor that is ready when one of several is")
+
+
 def initialised(operation: str) -> RuntimeError:
     """`__init__` was called again."""
     return RuntimeError(f"{operation}: already initialised")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 BACKEND_NAMES = (
     "VERSION",
     "Batch",
+    "Poller",
     "Receiver",
     "Sender",
     "batch_refusals",

@@ -98,12 +98,24 @@ cdef extern from "<sys/eventfd.h>" nogil:
     int EFD_CLOEXEC, EFD_NONBLOCK
     int eventfd(unsigned int value, int flags)
 
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int EPOLLIN, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL
+    int epoll_create1(int flags)
+    int epoll_ctl(int fd, int operation, int other, epoll_event *event)
+    int epoll_wait(int fd, epoll_event *events, int n, int milliseconds)
+
 cdef extern from "<fcntl.h>" nogil:
     int F_DUPFD_CLOEXEC
     int fcntl(int fd, int command, ...)
 
 cdef extern from "<unistd.h>" nogil:
     int close(int fd)
+    ssize_t read(int fd, void *data, size_t size)
     ssize_t write(int fd, const void *data, size_t size)
 
 cdef extern from "<stdlib.h>" nogil:

@@ -10,6 +10,7 @@ cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_CheckBuffer, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_AsSsize_t
+from cpython.weakref cimport PyWeakref_NewRef
 from libc.errno cimport EAGAIN, EBADF, EINTR, ENOMSG, ENOPROTOOPT
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -24,6 +25,7 @@ from multicast._libc cimport *
 from multicast._mmsg cimport *
 from multicast._options cimport *
 from multicast._outbox cimport *
+from multicast._poller cimport *
 
 import os
 import sys
@@ -144,12 +146,14 @@ cdef class Receiver(_Endpoint):
     cdef object _watch
     cdef object _awaiting
     cdef public bint _awaited     # a task is suspended in a receive
+    cdef list _pollers            # that this is, or was, registered with: weak references
 
     def __cinit__(self, *_, **__):
         self._awaiting = Awaiting()
         self._pool = _Pool()  # before anything can fail, so that no method ever meets None
         self._isolation = _Isolation()
         self._memberships = _memberships.Memberships(_this, self._isolation)
+        self._pollers = []
 
     def __init__(
             self, sock, *, batch_size=64, datagram_size=2048, timeout=None, spin=None, max_blocks=None, columns=(),
@@ -185,6 +189,20 @@ cdef class Receiver(_Endpoint):
 
     cdef void _remember(self) noexcept nogil:
         ask_socket(self._endpoint.fd, &self._counters)
+
+    cdef int _meet(self, Poller poller) except -1:
+        """Let a poller know of the close, before the descriptors go."""
+        with cython.critical_section(self):
+            others = [each for each in self._pollers if each() is not None and each() is not poller]
+            self._pollers = [*others, PyWeakref_NewRef(poller, None)]
+
+    cdef int _part(self) except -1:
+        with cython.critical_section(self):
+            pollers, self._pollers = self._pollers, []
+        for each in pollers:
+            poller = each()
+            if poller is not None:
+                (<Poller> poller)._drop(self)
 
     cdef int _retire(self) except -1:
         self._remember()
@@ -489,3 +507,4 @@ cdef class Receiver(_Endpoint):
 
 
 include "_sender.pxi"
+include "_poller.pxi"

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+import weakref
 
 from . import __version__, _arguments, _columns, _errors, _memberships, _options_py
 from ._accounting_py import Came, Isolation
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VERSION",
     "Batch",
+    "Poller",
     "Receiver",
     "Sender",
     "batch_refusals",
@@ -173,6 +175,7 @@ class Receiver(Endpoint):
         self._watch: Watch | None = None
         self._awaiting = Awaiting()
         self._awaited = False  # a task is suspended in a receive
+        self._pollers: list[weakref.ref[Poller]] = []  # that this is, or was, registered with
         if notice is not None:
             notice()
         super().__init__(sock)
@@ -194,6 +197,19 @@ class Receiver(Endpoint):
         with self._lock:
             if self._drops is not None:
                 self._drops = max(self._drops, widened(self._drops, count))
+
+    def _meet(self, poller: Poller) -> None:
+        """Let a poller know of the close, before the descriptors go."""
+        with self._lock:
+            others = [each for each in self._pollers if each() is not None and each() is not poller]
+            self._pollers = [*others, weakref.ref(poller)]
+
+    def _part(self) -> None:
+        with self._lock:
+            pollers, self._pollers = self._pollers, []
+        for each in pollers:
+            if (poller := each()) is not None:
+                poller._drop(self)
 
     def _retire(self) -> None:
         if self._watch is not None:
@@ -556,3 +572,6 @@ class Receiver(Endpoint):
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"fd={self.fileno()}"
         return f"<multicast.Receiver {state} batch_size={self.batch_size} datagram_size={self.datagram_size}>"
+
+
+from ._poller_py import Poller  # noqa: E402 - of receivers, as they are above

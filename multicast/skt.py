@@ -47,6 +47,7 @@ __all__ = [
     "HardwareTimestamps",
     "Interface",
     "Membership",
+    "Poller",
     "Receiver",
     "Sender",
     "Silence",
@@ -109,6 +110,7 @@ else:
     _backend = _extension
 
 Batch = _backend.Batch
+Poller = _backend.Poller
 Receiver = _backend.Receiver
 Sender = _backend.Sender
 

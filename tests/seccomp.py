@@ -26,11 +26,13 @@ _CALLS = {
         "socketpair": 53,
         "setsockopt": 54,
         "getsockopt": 55,
+        "epoll_ctl": 233,
         "timerfd_create": 283,
         "recvmmsg": 299,
         "sendmmsg": 307,
     },
     "aarch64": {
+        "epoll_ctl": 21,
         "timerfd_create": 85,
         "socket": 198,
         "socketpair": 199,

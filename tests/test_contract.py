@@ -63,3 +63,4 @@ def test_the_hot_classes_reach_the_user_unwrapped(multicast):
     assert multicast.Receiver is backend.Receiver
     assert multicast.Batch is backend.Batch
     assert multicast.Sender is backend.Sender
+    assert multicast.Poller is backend.Poller

@@ -35,6 +35,7 @@ WAYS_ENDED = {
     "timeout": CLOSED,
     "iteration": None,
     "spinning": CLOSED,
+    "poller": None,
     "never_empty": None,
     "selector": None,
     "add_reader": None,

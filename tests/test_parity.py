@@ -21,7 +21,7 @@ from types import ModuleType
 import pytest
 from filters import source_filter
 
-CLASSES = ("Receiver", "Sender", "Batch")
+CLASSES = ("Receiver", "Sender", "Batch", "Poller")
 GROUP = f"239.253.{os.getpid() >> 8 & 255}.{os.getpid() & 255}"  # no other run of these tests joins it
 GROUP6 = f"ff15::239:{os.getpid() & 0xFFFF:x}"
 SOURCE = "192.0.2.1"

@@ -29,6 +29,7 @@ SPINS = pytest.mark.parametrize("spin", [math.inf, 1000, 0.002], ids=["without e
 CALLS = {
     "Receiver": lambda m, sock, value: m.Receiver(sock, spin=value),
     "Receiver, handed on": lambda m, sock, value: m.open_receiver(GROUP, PORT, interface="lo", spin=value),
+    "Poller": lambda m, sock, value: m.Poller(spin=value),
 }
 
 
@@ -51,9 +52,11 @@ def test_a_time_out_of_range_is_a_value_error(multicast, operation, value):
 
 
 @pytest.mark.parametrize("value", [None, 0, 0.0, 5e-324, 1, 1e9, math.inf], ids=shown)
-def test_what_is_a_time_is_taken(opened, value):
+def test_what_is_a_time_is_taken(multicast, opened, value):
     rx, far = opened.pipe(spin=value)
+    poller = opened.closing(multicast.Poller([rx], spin=value))
     far.send(b"x")
+    assert poller.poll() == [rx]
     assert bytes(rx.recv_batch()[0]) == b"x"
 
 

@@ -106,6 +106,12 @@ class Consumer:
 
     spinning = blocked
 
+    def poller(self):
+        with multicast.Poller([self.receiver]) as poller:
+            self.begun.set()
+            for _, batch in poller:
+                self.take(batch)
+
     def never_empty(self):
         """Receive only when more is queued than one batch takes: so that no receive ever has to wait."""
         self.begun.set()
