@@ -3,7 +3,7 @@
 Owns the memory that the kernel writes to. Must not touch Python objects; whoever holds a block keeps its pool alive.
 """
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
@@ -21,6 +21,13 @@ cdef enum:
     TIMESTAMP_KIND
     DROPS
     DECODED_COLUMNS        # how many they are
+
+cdef enum:
+    # How a pool gives back what a burst left behind (`pool_trim`).
+    SPARE_BLOCKS = 2               # idle ones that are kept whatever happens
+    TRIMMED_AT_ONCE = 8            # freeing them holds up the next receive: some 25 us each
+    FIRST_PATIENCE = 2             # seconds that a block has to be idle for
+    LAST_PATIENCE = 64             # the same, where blocks that were freed have been missed again and again
 
 cdef struct Shape:
     # What every block of a pool is like: fixed when the receiver is opened.
@@ -57,7 +64,12 @@ cdef struct Pool:
     uint32_t limit         # 0: none
     uint32_t in_use        # atomic
     uint32_t closed        # atomic
-    Block *idle            # the taker's own list
+    Block *idle            # the taker's own list: of those that nobody needed lately the last ones
+    uint32_t idle_blocks   # in that list
+    uint32_t least_idle    # how few were left there when a block was taken, since the taker last looked at this
+    int64_t next_trim      # coarse monotonic ns
+    int64_t patience       # ns
+    bint trimmed           # a block has been freed, and none was missed since
     void *returned         # atomic: a stack that any thread pushes to and only the taker empties, whole
 
 
@@ -161,6 +173,7 @@ cdef inline void pool_put(Pool *pool, Block *block) noexcept nogil:
     """Back to the taker's own list, unused; by the taker alone."""
     block.next = pool.idle
     pool.idle = block
+    pool.idle_blocks += 1
 
 
 cdef inline Block *pool_take(Pool *pool) noexcept nogil:
@@ -173,17 +186,53 @@ cdef inline Block *pool_take(Pool *pool) noexcept nogil:
     if atomic_load_pointer(&pool.returned, __ATOMIC_RELAXED) != NULL:
         block = <Block *> atomic_exchange_pointer(&pool.returned, NULL, __ATOMIC_ACQUIRE)
         last = block
+        pool.idle_blocks += 1
         while last.next != NULL:
             last = last.next
+            pool.idle_blocks += 1
         last.next = pool.idle
         pool.idle = block
     block = pool.idle
     if block != NULL:
         pool.idle = block.next
+        pool.idle_blocks -= 1
     elif pool.blocks != pool.limit or pool.limit == 0:
         block = block_new(pool)
         atomic_add_word(&pool.blocks, block != NULL, __ATOMIC_RELAXED)
+        if pool.trimmed:  # too early, it seems: a pattern that comes again has to end up without an allocation
+            pool.trimmed = False
+            pool.patience = min(2 * pool.patience, <int64_t> LAST_PATIENCE * 1000000000)
+    if pool.idle_blocks < pool.least_idle:
+        pool.least_idle = pool.idle_blocks
     return block
+
+
+cdef inline void pool_trim(Pool *pool, int64_t now) noexcept nogil:
+    """Free blocks that were idle for as long as it has patience, but for spare ones; by the taker alone.
+
+    So many as the list never fell below since it began to watch: its last ones, as it gives and takes at its front.
+    """
+    cdef Block **where = &pool.idle
+    cdef Block *block
+    cdef uint32_t unused, _
+    if pool.memory != NULL or now < pool.next_trim:  # of the caller's memory nothing is to be had back
+        return
+    unused = min(pool.least_idle, pool.idle_blocks)  # the list alone, if nothing was taken since
+    for _ in range(pool.idle_blocks - unused + SPARE_BLOCKS if unused > SPARE_BLOCKS else 0):
+        where = &where[0].next
+    for _ in range(TRIMMED_AT_ONCE):
+        if unused <= SPARE_BLOCKS:
+            break
+        block = where[0]
+        where[0] = block.next
+        pool_drop(pool, block)
+        pool.idle_blocks -= 1
+        pool.trimmed = True
+        unused -= 1
+    pool.least_idle = unused  # goes on at the next look, unless they are needed before
+    if unused <= SPARE_BLOCKS:
+        pool.least_idle = UINT32_MAX
+        pool.next_trim = now + pool.patience
 
 
 cdef inline void pool_give_back(Pool *pool, Block *block) noexcept nogil:
@@ -209,7 +258,7 @@ cdef inline void pool_free_idle(Pool *pool) noexcept nogil:
             pool_drop(pool, block)
             block = following
         block = <Block *> atomic_exchange_pointer(&pool.returned, NULL, __ATOMIC_ACQUIRE) if turn == 0 else NULL
-    pool.idle = NULL
+    pool.idle, pool.idle_blocks = NULL, 0
 
 
 cdef inline void pool_close(Pool *pool) noexcept nogil:
@@ -227,6 +276,7 @@ cdef inline bint pool_init(Pool *pool, const Shape *shape, uint32_t limit, char 
     cdef Block *block
     memset(pool, 0, sizeof(Pool))
     pool.shape, pool.limit, pool.memory = shape[0], limit, memory
+    pool.patience = <int64_t> FIRST_PATIENCE * 1000000000
     pool.offsets = <uint32_t *> calloc(shape.batch_size, sizeof(uint32_t))
     if pool.offsets == NULL:
         return False

@@ -223,7 +223,10 @@ cdef class Receiver(_Endpoint):
         self._endpoint.watch, self._endpoint.gate = self._watch.fileno(), self._watch.outer_fileno()
 
     cdef int _look(self) except -1:
-        self._next_look = coarse_ns() + LOOK_EVERY
+        cdef int64_t now = coarse_ns()
+        self._next_look = now + LOOK_EVERY
+        with nogil:
+            pool_trim(&self._pool.pool, now)
         self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
         if self._watch is not None:
             sock = _memberships.Descriptor(self._endpoint.fd, self._socket.family)

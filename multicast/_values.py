@@ -110,7 +110,8 @@ class Stats(Value):
     - receive_buffer: bytes the socket's receive buffer holds, in the unit in which it is asked for
     - links_lost: how often an interface that was joined on has gone; rejoins: how often it was joined on again
     - silences: how often nothing had been delivered for as long as `silence` says
-    - blocks: blocks of slots in existence; blocks_in_use: those that a batch or a view still holds
+    - blocks: blocks of slots in existence; blocks_in_use: those that a batch or a view still holds. After a burst in
+      which many were held, those that nobody needs any more go while the receiver receives, but not with `memory`
     """
 
     __slots__ = (  # noqa: RUF023 - the order they print in

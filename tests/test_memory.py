@@ -127,7 +127,7 @@ def test_blocks_are_as_many_as_are_held(opened_native):
     for _ in range(1000):
         far.send(b"x")
         rx.recv_batch()
-    assert rx.stats().blocks == 100
+    assert rx.stats().blocks <= 100  # tests/test_trimming.py has what becomes of them
     assert rx.stats().blocks_in_use == 0
 
 
