@@ -32,7 +32,7 @@ def _what_works() -> list[str]:
         found = capabilities()
     except OSError as error:  # the rest of the report is worth as much
         return [f"what works here could not be tried: {error}"]
-    return [f"{each.name:20}  {'yes' if each else 'no':3}  {each.why}".rstrip() for each in found]
+    return [f"{each.name:21}  {'yes' if each else 'no':3}  {each.why}".rstrip() for each in found]
 
 
 def main(arguments: list[str] | None = None) -> int:

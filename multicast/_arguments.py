@@ -295,6 +295,20 @@ def max_blocks(value: SupportsIndex | None, operation: str) -> int:
     return 0 if value is None else whole(value, operation, "max_blocks", 1, MAX_BLOCKS)
 
 
+def hugepages(value: object, memory: object, operation: str) -> str | None:
+    """Return on which huge pages a receiver's own memory is to lie; None: on ordinary ones."""
+    if value is None:
+        return None
+    said = f'{operation}: hugepages is None, "transparent" or "reserved", not {shown(value)}'
+    if not isinstance(value, str):
+        raise TypeError(said)
+    if value not in ("transparent", "reserved"):
+        raise ValueError(said)
+    if memory is not None:
+        raise ValueError(f"{operation}: hugepages is for the receiver's own memory; map yours on huge pages yourself")
+    return value
+
+
 def slot_size(datagram_size: int) -> int:
     """Return the distance from one slot of a block to the next: whole cache lines, the same on both backends."""
     return -(-datagram_size // _CACHE_LINE) * _CACHE_LINE

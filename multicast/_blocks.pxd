@@ -7,6 +7,7 @@ from libc.stdint cimport UINT32_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memset
 
+from multicast._chunks cimport *
 from multicast._libc cimport *
 
 cdef enum:
@@ -58,7 +59,8 @@ cdef struct Block:
 
 cdef struct Pool:
     Shape shape
-    char *memory           # the caller's, a block's slots after the other's; NULL: each block has its own
+    char *memory           # the caller's, a block's slots after the other's; NULL: memory of our own
+    Chunks chunks          # where that is on huge pages; else each block has its own
     uint32_t *offsets      # where each slot begins: the same in every block
     uint32_t blocks        # in existence (atomic; made by the taker alone)
     uint32_t limit         # 0: none
@@ -80,7 +82,7 @@ cdef inline void block_free(const Pool *pool, Block *block) noexcept nogil:
             free(block.decoded[i])
         if block.offsets != pool.offsets:
             free(block.offsets)
-        if pool.memory == NULL:
+        if pool.memory == NULL and pool.chunks.kind == NO_HUGE_PAGES:
             free(block.slots)
         free(block.headers)
         free(block.vectors)
@@ -117,19 +119,37 @@ cdef inline bint block_reserve(const Pool *pool, Block *block, uint32_t datagram
     return True
 
 
-cdef inline Block *block_new(const Pool *pool) noexcept nogil:
+cdef inline size_t block_size(const Shape *shape) noexcept nogil:
+    """Bytes that the slots of a block take."""
+    return <size_t> shape.batch_size * shape.slot_size
+
+
+cdef inline char *_slots_new(Pool *pool) noexcept nogil:
+    """Slots for another block, nobody else's bytes in them and every page there before a datagram is; NULL: no memory.
+
+    On huge pages they stay free until `chunks_carve` takes them.
+    """
+    cdef size_t size = block_size(&pool.shape)
+    cdef void *slots = NULL
+    if pool.chunks.kind != NO_HUGE_PAGES:
+        return chunks_room(&pool.chunks, size, size if pool.limit == 1 else 2 * size)
+    if pool.memory != NULL:  # blocks are freed when the pool is closed, and then none is made any more
+        slots = pool.memory + pool.blocks * size
+    elif posix_memalign(&slots, 64, size):
+        return NULL
+    memset(slots, 0, size)
+    return <char *> slots
+
+
+cdef inline Block *block_new(Pool *pool) noexcept nogil:
     """A block with its headers armed; NULL where memory is short."""
     cdef const Shape *shape = &pool.shape
     cdef size_t n = shape.batch_size
     cdef size_t i
-    cdef void *slots = NULL
     cdef Block *block = <Block *> calloc(1, sizeof(Block))
     if block == NULL:
         return NULL
-    if pool.memory != NULL:  # blocks are freed when the pool is closed, and then none is made any more
-        block.slots = pool.memory + pool.blocks * n * shape.slot_size
-    elif posix_memalign(&slots, 64, n * shape.slot_size) == 0:
-        block.slots = <char *> slots
+    block.slots = _slots_new(pool)
     block.headers = <mmsghdr *> calloc(n, sizeof(mmsghdr))  # zeroed whole, with musl's padding
     block.vectors = <iovec *> calloc(n, sizeof(iovec))
     block.names = <char *> calloc(n, shape.name_size + 1)
@@ -138,7 +158,8 @@ cdef inline Block *block_new(const Pool *pool) noexcept nogil:
             or block.controls == NULL or not block_reserve(pool, block, shape.batch_size)):
         block_free(pool, block)
         return NULL
-    memset(block.slots, 0, n * shape.slot_size)  # nobody else's bytes, and every page is there before a datagram is
+    if pool.chunks.kind != NO_HUGE_PAGES:
+        chunks_carve(&pool.chunks, block_size(shape))
     for i in range(n):
         block.vectors[i].iov_base = block.slots + i * shape.slot_size
         block.vectors[i].iov_len = shape.slot_size if shape.trains else shape.datagram_size
@@ -165,8 +186,10 @@ cdef inline void block_arm(const Pool *pool, Block *block) noexcept nogil:
 
 
 cdef inline void pool_drop(Pool *pool, Block *block) noexcept nogil:
-    atomic_sub_word(&pool.blocks, 1, __ATOMIC_RELAXED)
     block_free(pool, block)
+    if (atomic_sub_word(&pool.blocks, 1, __ATOMIC_ACQ_REL) == 1
+            and atomic_load_word(&pool.closed, __ATOMIC_ACQUIRE)):
+        chunks_unmap(&pool.chunks)
 
 
 cdef inline void pool_put(Pool *pool, Block *block) noexcept nogil:
@@ -215,7 +238,9 @@ cdef inline void pool_trim(Pool *pool, int64_t now) noexcept nogil:
     cdef Block **where = &pool.idle
     cdef Block *block
     cdef uint32_t unused, _
-    if pool.memory != NULL or now < pool.next_trim:  # of the caller's memory nothing is to be had back
+    if pool.memory != NULL or pool.chunks.kind != NO_HUGE_PAGES:  # a block has no memory of its own there
+        return
+    if now < pool.next_trim:
         return
     unused = min(pool.least_idle, pool.idle_blocks)  # the list alone, if nothing was taken since
     for _ in range(pool.idle_blocks - unused + SPARE_BLOCKS if unused > SPARE_BLOCKS else 0):
@@ -267,15 +292,18 @@ cdef inline void pool_close(Pool *pool) noexcept nogil:
     pool_free_idle(pool)
 
 
-cdef inline bint pool_init(Pool *pool, const Shape *shape, uint32_t limit, char *memory) noexcept nogil:
+cdef inline bint pool_init(
+        Pool *pool, const Shape *shape, uint32_t limit, char *memory, HugePages kind, size_t page) noexcept nogil:
     """Prepare two blocks, so that one can be looked at while the next fills; false where memory is short.
 
     memory: room for the slots of `limit` blocks, or NULL
+    page: bytes of a huge page of that kind
     """
     cdef uint32_t i, _
     cdef Block *block
     memset(pool, 0, sizeof(Pool))
     pool.shape, pool.limit, pool.memory = shape[0], limit, memory
+    pool.chunks.kind, pool.chunks.page = kind, page
     pool.patience = <int64_t> FIRST_PATIENCE * 1000000000
     pool.offsets = <uint32_t *> calloc(shape.batch_size, sizeof(uint32_t))
     if pool.offsets == NULL:
@@ -294,4 +322,12 @@ cdef inline bint pool_init(Pool *pool, const Shape *shape, uint32_t limit, char 
 cdef inline void pool_free(Pool *pool) noexcept nogil:
     """The last holder is gone."""
     pool_free_idle(pool)
+    chunks_free(&pool.chunks)
     free(pool.offsets)
+
+
+cdef inline uint64_t pool_slot_memory(Pool *pool) noexcept nogil:
+    """Bytes that the slots of all blocks take; from any thread."""
+    if pool.chunks.kind != NO_HUGE_PAGES:
+        return atomic_load_count(&pool.chunks.mapped, __ATOMIC_RELAXED)
+    return <uint64_t> atomic_load_word(&pool.blocks, __ATOMIC_RELAXED) * block_size(&pool.shape)

@@ -138,6 +138,15 @@ def _of_linux(what: str) -> None:
         raise _Missing(f"this system has no {what}: that is of Linux, this is {sys.platform}")
 
 
+def _chosen(path: str) -> str:
+    """Return which of the words in a file of /sys is in force, as in `always [madvise] never`."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().partition("[")[2].partition("]")[0] or "not told"
+    except OSError:
+        return "not readable here"
+
+
 # How it is tried ---------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +243,30 @@ class _Trials:
     def memory(self) -> None:
         if self._backend.batch_refusals() is None:
             raise _Missing(f"the stdlib backend copies each batch into bytes of its own ({self._reason})")
+
+    def transparent_hugepages(self) -> None:
+        _of_linux("MADV_HUGEPAGE")
+        if self._on_huge_pages("transparent") == 0:
+            enabled = "/sys/kernel/mm/transparent_hugepage/enabled"
+            raise _Missing(f"MADV_HUGEPAGE: the kernel gave no huge page; {enabled} is {_chosen(enabled)}")
+
+    def reserved_hugepages(self) -> None:
+        _of_linux("MAP_HUGETLB")
+        self._on_huge_pages("reserved")
+
+    def _on_huge_pages(self, kind: str) -> int | None:
+        """Return how much of a small receiver's memory lies on huge pages of this kind; None where that isn't told."""
+        self.memory()
+        with _pair() as (near, _):
+            try:
+                receiver = self._backend.Receiver(near, batch_size=1, datagram_size=1, hugepages=kind)
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise _errors.system(error, f"{_OPERATION}: hugepages") from None
+                raise _Missing(str(error.strerror).partition(": ")[2]) from None
+            with receiver:
+                found: int | None = receiver.stats().huge_memory
+                return found
 
     def _batches(self, what: str, which: int) -> None:
         refusals = self._backend.batch_refusals()

@@ -10,6 +10,7 @@
 
 #include <netinet/in.h>
 #include <netinet/udp.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 /* Options that older C libraries don't name; a kernel without them answers ENOPROTOOPT. */
@@ -30,6 +31,11 @@
 #endif
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
+#endif
+
+/* Advice that older C libraries don't name; a kernel without it answers EINVAL. */
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
 #endif
 
 /* Where in SO_MEMINFO what is: SK_MEMINFO_RMEM_ALLOC and _DROPS of linux/sock_diag.h, which has no libc counterpart. */

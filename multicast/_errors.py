@@ -323,6 +323,42 @@ def no_own_memory(operation: str) -> OSError:
     return OSError(errno.EOPNOTSUPP, f"{operation}: memory: the stdlib backend can't use memory of the caller's")
 
 
+def no_own_hugepages(operation: str) -> OSError:
+    """The stdlib backend receives into one scratch area, and copies each batch out of it."""
+    return OSError(
+        errno.EOPNOTSUPP,
+        f"{operation}: hugepages: the stdlib backend keeps datagrams in bytes, not in slots of its own",
+    )
+
+
+def no_huge_pages(operation: str, kind: str, file: str) -> OSError:
+    """Nothing tells how large a huge page is."""
+    return OSError(
+        errno.EOPNOTSUPP,
+        f"{operation}: hugepages={kind!r}: {file} tells no size: this kernel has none, or it can't be read here",
+    )
+
+
+def huge_pages_not_mapped(number: int, operation: str, reserved: bool, pages: int, size: int) -> OSError:
+    """The kernel refused a mapping on huge pages.
+
+    - pages: how many it would have taken; size: bytes of each
+    """
+    kind = "reserved" if reserved else "transparent"
+    hint = ""
+    if reserved and number == errno.ENOMEM:
+        hint = (
+            f"; vm.nr_hugepages ({_sysctl('vm.nr_hugepages')}) is how many there are for all processes, "
+            f"and {pages} more would have to be free"
+        )
+    elif reserved and number == errno.EFAULT:
+        hint = "; those that are free this thread may not use: by its cpuset(7), its memory policy or a cgroup's limit"
+    elif not reserved and number == errno.EINVAL:
+        hint = "; this kernel has no transparent huge pages"
+    said = f"{operation}: hugepages={kind!r}: mapping {pages} huge page{'s' * (pages > 1)} of {size >> 10} KiB"
+    return failed(number, said, hint)
+
+
 def no_buffer(operation: str, data: object) -> TypeError:
     """What should be sent has no bytes to show."""
     return TypeError(f"{operation}: a contiguous bytes-like object is needed, not {type(data).__name__}")

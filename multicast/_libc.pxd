@@ -109,6 +109,16 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_ctl(int fd, int operation, int other, epoll_event *event)
     int epoll_wait(int fd, epoll_event *events, int n, int milliseconds)
 
+cdef extern from "<sys/mman.h>" nogil:
+    int PROT_NONE, PROT_READ, PROT_WRITE
+    int MAP_ANONYMOUS, MAP_HUGETLB, MAP_PRIVATE
+    int MADV_HUGEPAGE
+    void *MAP_FAILED
+    void *mmap(void *address, size_t size, int protection, int flags, int fd, long offset)
+    int munmap(void *address, size_t size)
+    int mprotect(void *address, size_t size, int protection)
+    int madvise(void *address, size_t size, int advice)
+
 cdef extern from "<fcntl.h>" nogil:
     int F_DUPFD_CLOEXEC
     int fcntl(int fd, int command, ...)
@@ -131,6 +141,8 @@ cdef extern from *:
     bint atomic_swap_word "__atomic_compare_exchange_n" (
         uint32_t *word, uint32_t *old, uint32_t new, bint weak, int success, int failure) noexcept nogil
     uint64_t atomic_load_count "__atomic_load_n" (uint64_t *count, int order) noexcept nogil
+    uint64_t atomic_add_count "__atomic_fetch_add" (uint64_t *count, uint64_t by, int order) noexcept nogil
+    uint64_t atomic_sub_count "__atomic_fetch_sub" (uint64_t *count, uint64_t by, int order) noexcept nogil
     void atomic_store_count "__atomic_store_n" (uint64_t *count, uint64_t value, int order) noexcept nogil
     bint atomic_swap_count "__atomic_compare_exchange_n" (
         uint64_t *count, uint64_t *old, uint64_t new, bint weak, int success, int failure) noexcept nogil
@@ -145,6 +157,7 @@ cdef extern from *:
 cdef extern from "_compat.h":
     int IP_MULTICAST_ALL, IPV6_MULTICAST_ALL, SO_BINDTOIFINDEX, SO_MEMINFO
     int SOL_UDP, UDP_SEGMENT
+    int MADV_POPULATE_WRITE
     int MULTICAST_MEMINFO_QUEUED, MULTICAST_MEMINFO_DROPS
     int MULTICAST_TIMESTAMPNS_OLD, MULTICAST_TIMESTAMPNS_NEW, MULTICAST_TIMESTAMPING_OLD, MULTICAST_TIMESTAMPING_NEW
     int MULTICAST_UDP_GRO

@@ -12,12 +12,13 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.number cimport PyNumber_AsSsize_t
 from cpython.weakref cimport PyWeakref_NewRef
 from libc.errno cimport EAGAIN, EBADF, EINTR, ENOMSG, ENOPROTOOPT
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free
 
 from multicast._accounting cimport *
 from multicast._ancillary cimport *
 from multicast._blocks cimport *
+from multicast._chunks cimport *
 from multicast._decode cimport *
 from multicast._endpoint cimport *
 from multicast._export cimport *
@@ -30,7 +31,7 @@ from multicast._poller cimport *
 import os
 import sys
 
-from . import _arguments, _columns, _errors, _memberships
+from . import _arguments, _columns, _errors, _hugepages, _memberships
 from ._async import Awaiting
 from ._values import Stats
 
@@ -98,13 +99,34 @@ cdef class _Isolation:
             self.groups = groups
 
 
+cdef object _no_memory(const Pool *pool, str operation):
+    """Why there is no block."""
+    cdef const Chunks *chunks = &pool.chunks
+    if not chunks.error:
+        return MemoryError()
+    reserved = chunks.kind == RESERVED
+    return _errors.huge_pages_not_mapped(chunks.error, operation, reserved, chunks.needed, chunks.page)
+
+
+cdef object _on_huge_pages(Pool *pool):
+    """Bytes of the slots that lie on huge pages: None where that was not asked for, or is not told."""
+    cdef Chunk *chunk = <Chunk *> atomic_load_pointer(&pool.chunks.last, __ATOMIC_ACQUIRE)
+    if pool.chunks.kind == NO_HUGE_PAGES:
+        return None
+    mapped = []
+    while chunk != NULL:
+        mapped.append((<uintptr_t> atomic_load_pointer(&chunk.memory, __ATOMIC_RELAXED), chunk.size))
+        chunk = chunk.earlier
+    return _hugepages.huge_bytes([(begin, begin + size) for begin, size in mapped if begin])
+
+
 @cython.final
 @cython.no_gc_clear  # methods count on the pool; a cycle through the socket is broken there
 cdef class Receiver(_Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
     Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, spin=None, max_blocks=None, columns=(),
-             timestamps=None, gro=False, isolation=False, memory=None)
+             timestamps=None, gro=False, isolation=False, memory=None, hugepages=None)
 
     - sock: an open SOCK_DGRAM socket, bound and joined as you like; `close()` closes it
     - batch_size: datagrams in a batch, at most (1 to 1024); with gro, trains of them
@@ -127,6 +149,9 @@ cdef class Receiver(_Endpoint):
       datagrams into: it holds as many blocks of batch_size slots (of datagram_size, rounded up to 64 bytes) as fit, and
       stays in use as long as the receiver or a view. What is read there otherwise than through batches may change.
       None: memory of the receiver's own
+    - hugepages: where that lies: "transparent", on huge pages where the kernel has them (MADV_HUGEPAGE, madvise(2));
+      "reserved", on those that the administrator has set aside (MAP_HUGETLB, mmap(2); vm.nr_hugepages); None, on
+      ordinary ones. Whole huge pages are mapped for as many blocks as fit; `Stats.huge_memory` tells what came of it
 
     Iterating, by `for` or `async for`, gives batches until the receiver is closed. One thread or task at a time may
     receive; all else may be done by any, meanwhile. Raises TypeError or ValueError for arguments that can't be,
@@ -157,8 +182,9 @@ cdef class Receiver(_Endpoint):
 
     def __init__(
             self, sock, *, batch_size=64, datagram_size=2048, timeout=None, spin=None, max_blocks=None, columns=(),
-            timestamps=None, gro=False, isolation=False, memory=None):
+            timestamps=None, gro=False, isolation=False, memory=None, hugepages=None):
         operation = "Receiver"
+        pages = _arguments.hugepages(hugepages, memory, operation)
         wanted = _columns.Wanted(columns, timestamps, gro, isolation, operation)
         sock = _arguments.receiving_socket(sock, wanted.gro, operation)
         slots = _arguments.batch_size(batch_size, operation)
@@ -177,10 +203,12 @@ cdef class Receiver(_Endpoint):
             raise _errors.initialised(operation)
         if memory is not None:
             limit = _take(pool, memory, slots * shape.slot_size, limit, operation)
+        cdef size_t page = _hugepages.page_size(pages, operation)
         shape.control_size = wanted.enable(sock, operation)
         pool.kept, pool.texts = wanted.kept, {}
-        if not pool_init(&(<_Pool> pool).pool, &shape, limit, <char *> (<_Pool> pool).memory.buf):
-            raise MemoryError()
+        cdef HugePages kind = RESERVED if pages == "reserved" else TRANSPARENT if pages else NO_HUGE_PAGES
+        if not pool_init(&(<_Pool> pool).pool, &shape, limit, <char *> (<_Pool> pool).memory.buf, kind, page):
+            raise _no_memory(&(<_Pool> pool).pool, operation)
         self._open(sock, operation)
         self._pool, self._timeout, self._spin, self._stamped = pool, wait, spinning, "drops" in wanted.names
         if wanted.isolation and shape.control_size:
@@ -327,7 +355,7 @@ cdef class Receiver(_Endpoint):
             if block == NULL:
                 if pool.limit and pool.blocks == pool.limit:
                     raise _errors.no_block(operation, pool.blocks)
-                raise MemoryError()
+                raise _no_memory(pool, operation)
             batch = Batch.__new__(Batch)
             batch._count = self._fill(block, timeout, operation)
             if batch._count == 0:
@@ -430,6 +458,8 @@ cdef class Receiver(_Endpoint):
             silences=0 if self._watch is None else self._watch.silences,
             blocks=atomic_load_word(&self._pool.pool.blocks, __ATOMIC_RELAXED),
             blocks_in_use=atomic_load_word(&self._pool.pool.in_use, __ATOMIC_RELAXED),
+            slot_memory=pool_slot_memory(&self._pool.pool),
+            huge_memory=_on_huge_pages(&self._pool.pool),
         )
 
     # Membership: on the receiver's own descriptor, within a call that close() waits for.

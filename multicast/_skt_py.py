@@ -97,7 +97,7 @@ class Receiver(Endpoint):
     """Receives batches of datagrams from a socket, into memory that it owns.
 
     Receiver(sock, *, batch_size=64, datagram_size=2048, timeout=None, spin=None, max_blocks=None, columns=(),
-             timestamps=None, gro=False, isolation=False, memory=None)
+             timestamps=None, gro=False, isolation=False, memory=None, hugepages=None)
 
     - sock: an open SOCK_DGRAM socket, bound and joined as you like; `close()` closes it
     - batch_size: datagrams in a batch, at most (1 to 1024); with gro, trains of them
@@ -120,6 +120,9 @@ class Receiver(Endpoint):
       datagrams into: it holds as many blocks of batch_size slots (of datagram_size, rounded up to 64 bytes) as fit, and
       stays in use as long as the receiver or a view. What is read there otherwise than through batches may change.
       None: memory of the receiver's own
+    - hugepages: where that lies: "transparent", on huge pages where the kernel has them (MADV_HUGEPAGE, madvise(2));
+      "reserved", on those that the administrator has set aside (MAP_HUGETLB, mmap(2); vm.nr_hugepages); None, on
+      ordinary ones. Whole huge pages are mapped for as many blocks as fit; `Stats.huge_memory` tells what came of it
 
     Iterating, by `for` or `async for`, gives batches until the receiver is closed. One thread or task at a time may
     receive; all else may be done by any, meanwhile. Raises TypeError or ValueError for arguments that can't be,
@@ -140,8 +143,11 @@ class Receiver(Endpoint):
         gro: bool = False,
         isolation: bool = False,
         memory: Buffer | None = None,
+        hugepages: str | None = None,
     ) -> None:
         operation = "Receiver"
+        if _arguments.hugepages(hugepages, memory, operation):
+            raise _errors.no_own_hugepages(operation)
         if memory is not None:
             raise _errors.no_own_memory(operation)
         wanted = _columns.Wanted(columns, timestamps, gro, isolation, operation)
@@ -479,6 +485,8 @@ class Receiver(Endpoint):
             silences=0 if self._watch is None else self._watch.silences,
             blocks=held + 1,
             blocks_in_use=held,
+            slot_memory=(held + 1) * len(self._scratch),
+            huge_memory=None,
         )
 
     # Membership: on the receiver's own descriptor, within a call that close() waits for.

@@ -111,7 +111,12 @@ class Stats(Value):
     - links_lost: how often an interface that was joined on has gone; rejoins: how often it was joined on again
     - silences: how often nothing had been delivered for as long as `silence` says
     - blocks: blocks of slots in existence; blocks_in_use: those that a batch or a view still holds. After a burst in
-      which many were held, those that nobody needs any more go while the receiver receives, but not with `memory`
+      which many were held, those that nobody needs any more go while the receiver receives, but not with `memory` or
+      `hugepages`
+    - slot_memory: bytes that the slots of all blocks take; with `hugepages`, whole huge pages. The stdlib backend's
+      batches take as much at most
+    - huge_memory: how much of that really lies on huge pages (/proc/self/smaps, asked with each `stats()`); None
+      without `hugepages`, and where the system does not tell
     """
 
     __slots__ = (  # noqa: RUF023 - the order they print in
@@ -129,6 +134,8 @@ class Stats(Value):
         "silences",
         "blocks",
         "blocks_in_use",
+        "slot_memory",
+        "huge_memory",
     )
     datagrams: int
     bytes: int
@@ -144,6 +151,8 @@ class Stats(Value):
     silences: int
     blocks: int
     blocks_in_use: int
+    slot_memory: int
+    huge_memory: int | None
 
 
 class HardwareTimestamps(Value):
@@ -239,6 +248,8 @@ class Capabilities(Value):
     - recvmmsg, sendmmsg: batches go through one system call (recvmmsg(2), sendmmsg(2)); else one a datagram, with the
       same results
     - memory: the kernel writes datagrams into a buffer of yours, `memory`
+    - transparent_hugepages: slots on huge pages, `hugepages="transparent"` (MADV_HUGEPAGE, madvise(2))
+    - reserved_hugepages: the same with `hugepages="reserved"`, and at least one of those is free (MAP_HUGETLB, mmap(2))
     - ipv4, ipv6: UDP sockets can be made and bound, and join a group; for IPv6, some interface has an address of it
     - interfaces: the kernel tells which interfaces there are; else none can be named as an argument
     - source_specific: joining a group from one source (MCAST_JOIN_SOURCE_GROUP, RFC 3678)
@@ -266,6 +277,8 @@ class Capabilities(Value):
         "recvmmsg",
         "sendmmsg",
         "memory",
+        "transparent_hugepages",
+        "reserved_hugepages",
         "ipv4",
         "ipv6",
         "interfaces",
@@ -295,6 +308,8 @@ class Capabilities(Value):
     recvmmsg: Capability
     sendmmsg: Capability
     memory: Capability
+    transparent_hugepages: Capability
+    reserved_hugepages: Capability
     ipv4: Capability
     ipv6: Capability
     interfaces: Capability

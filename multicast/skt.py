@@ -373,6 +373,7 @@ def open_receiver(
     isolation: bool = True,
     filter: FilterLike | None = None,
     memory: Buffer | None = None,
+    hugepages: str | None = None,
     self_healing: bool = True,
     silence: SupportsFloat | None = None,
     on_silence: Callable[[Silence], object] | None = None,
@@ -397,7 +398,7 @@ def open_receiver(
     - on_silence: called in the receiving thread with a `Silence`, which tells a dead feed from a quiet one; what it
       raises, the receive raises. None: it is logged
     - filter: which datagrams the kernel may queue at all (`set_filter`)
-    - batch_size, datagram_size, timeout, spin, max_blocks, columns, timestamps, gro, memory: as in `Receiver`
+    - batch_size, datagram_size, timeout, spin, max_blocks, columns, timestamps, gro, memory, hugepages: as in `Receiver`
 
     Everything is undone if a step fails. A socket can join net.ipv4.igmp_max_memberships groups (20, as Linux comes)
     on all of its interfaces together, and have net.ipv4.igmp_max_msf sources of each (10; over IPv6
@@ -426,6 +427,7 @@ def open_receiver(
             memberships[each.packed, index] = each.text
 
     isolated = _arguments.boolean(isolation, operation, "isolation")
+    _arguments.hugepages(hugepages, memory, operation)
     healing = _arguments.boolean(self_healing, operation, "self_healing")
     seconds = _arguments.silence(silence, operation)
     called = _arguments.on_silence(on_silence, seconds, operation)
@@ -461,6 +463,7 @@ def open_receiver(
             # Over IPv6 Linux asks which groups a socket has joined, and not on which interface (inet6_mc_check).
             isolation=isolated and sys.platform == "linux" and (any_address or groups[0].family == socket.AF_INET6),
             memory=memory,
+            hugepages=hugepages,
         )
         for (_, index), text in memberships.items():
             receiver._change("join", text, index or None, origins, operation, len(memberships))

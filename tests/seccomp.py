@@ -17,6 +17,8 @@ import pytest
 
 _CALLS = {
     "x86_64": {
+        "mmap": 9,
+        "madvise": 28,
         "sendto": 44,
         "recvfrom": 45,
         "sendmsg": 46,
@@ -43,6 +45,8 @@ _CALLS = {
         "getsockopt": 209,
         "sendmsg": 211,
         "recvmsg": 212,
+        "mmap": 222,
+        "madvise": 233,
         "recvmmsg": 243,
         "sendmmsg": 269,
     },

@@ -16,6 +16,8 @@ import sys
 import pytest
 import walking
 
+pytest_plugins = ["walker_fixtures"]
+
 SOCKET, IP, IPV6, UDP = socket.SOL_SOCKET, socket.IPPROTO_IP, socket.IPPROTO_IPV6, socket.IPPROTO_UDP
 RXQ_OVFL, UDP_GRO = 40, 104
 TIMESTAMPNS, TIMESTAMPING = (35, 64), (37, 65)  # as older kernels have them, and with a time_t of 64 bits
@@ -53,18 +55,6 @@ def number(value: int) -> bytes:
 
 def time(width: int, seconds: int, rest: int = 0) -> bytes:
     return struct.pack(WIDTHS[width], seconds, rest)
-
-
-@pytest.fixture(scope="session")
-def built(native, tmp_path_factory):
-    """The folder where the walker is built, and the way to it; without sanitizers."""
-    folder = tmp_path_factory.mktemp("walker")
-    return folder, walking.build(folder)
-
-
-@pytest.fixture(scope="session")
-def walker(built):
-    return walking.load(built[1])
 
 
 @pytest.fixture(scope="session")

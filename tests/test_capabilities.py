@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import huge_pages
 import pytest
 from net import python_environment
 from rig import DEADLINE, unavailable
@@ -24,6 +25,15 @@ pytest_plugins = ["rig_fixtures"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is neither the feature nor the denial")
 
 HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def steady():
+    """Nobody reserves huge pages between two answers, or between an answer and the use."""
+    with huge_pages.steady():
+        yield
+
+
 BATCHES = ["recvmmsg", "sendmmsg"]
 COLUMNS = ["source", "destination", "interface", "ttl", "tos", "drops"]
 ON_A_PAIR = ["software_timestamps", "hardware_timestamps", "real_lengths", "filter"]
@@ -40,7 +50,8 @@ ON_UDP = [
 ]
 FAMILIES = ["ipv4", "ipv6", "isolation_ipv4", "isolation_ipv6"]
 OTHERS = ["self_healing", "silence_watchdog"]
-FIELDS = [*BATCHES, "memory", *FAMILIES, "interfaces", *ON_UDP, *ON_A_PAIR, *OTHERS]
+OWN_SLOTS = ["memory", "transparent_hugepages", "reserved_hugepages"]
+FIELDS = [*BATCHES, *OWN_SLOTS, *FAMILIES, "interfaces", *ON_UDP, *ON_A_PAIR, *OTHERS]
 EVERYWHERE = ["ipv4", "ipv6", "interfaces", "source_specific", "source"]  # what systems other than Linux are tried for
 
 IP, IPV6, SOCKET, UDP = socket.IPPROTO_IP, socket.IPPROTO_IPV6, socket.SOL_SOCKET, 17
@@ -98,7 +109,9 @@ def test_batch_calls_are_for_the_native_backend(multicast):
     found = missing(multicast)
     assert {name: why for name, why in found.items() if name in BATCHES} == expected
     copies = f"the stdlib backend copies each batch into bytes of its own ({multicast.BACKEND_REASON})"
-    assert found.get("memory") == (copies if multicast.BACKEND == "stdlib" else None)
+    expected = dict.fromkeys(OWN_SLOTS, copies) if multicast.BACKEND == "stdlib" else {}
+    assert {name: found.get(name) for name in expected} == expected
+    assert multicast.BACKEND == "stdlib" or "memory" not in found
 
 
 # What was denied, for what reason ----------------------------------------------------------------------------------
@@ -214,6 +227,21 @@ ONE = {
     ),
     "IP_RECVERR": ([option(IP, 11)], ["error_queue"], f"IP_RECVERR: {REFUSED}{SANDBOX}"),
     "IPV6_RECVERR": ([option(IPV6, 25)], ["error_queue"], f"IPV6_RECVERR: {REFUSED}{SANDBOX}"),
+    "MADV_HUGEPAGE": (
+        [("madvise", {2: 14}, errno.EINVAL)],
+        ["transparent_hugepages"],
+        "hugepages='transparent': mapping 1 huge page of ",
+    ),
+    "MADV_HUGEPAGE-ignored": (
+        [("madvise", {2: advice}, 0) for advice in (14, 23)],  # MADV_HUGEPAGE, MADV_POPULATE_WRITE
+        ["transparent_hugepages"],
+        "MADV_HUGEPAGE: the kernel gave no huge page; /sys/kernel/mm/transparent_hugepage/enabled is ",
+    ),
+    "MAP_HUGETLB": (
+        [("mmap", {3: 0x40022}, errno.ENOMEM)],  # MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB
+        ["reserved_hugepages"],
+        "hugepages='reserved': mapping 1 huge page of ",
+    ),
     "netlink": (
         [a_socket(socket.AF_NETLINK)] if sys.platform == "linux" else [],
         ["interfaces", *OTHERS],
@@ -382,12 +410,12 @@ def test_an_ordinary_user_may_not_pass_the_limit_of_receive_buffers(multicast):
         found.append(said["missing as root"])
     for each in found:
         assert each["receive_buffer_force"] == f"SO_RCVBUFFORCE: {REFUSED}{PRIVILEGE}"
-        assert {*each} <= {"receive_buffer_force", "busy_poll", "memory", *BATCHES}
+        assert {*each} <= {"receive_buffer_force", "busy_poll", *OWN_SLOTS, *BATCHES}
 
 
 def of_the_host(found: dict[str, str]) -> set[str]:
-    """What is missing there, but for what the backend lacks, and the root of a user namespace."""
-    return {*found} - {*BATCHES, "memory", "receive_buffer_force", "busy_poll"}
+    """What is missing there, but for what the backend or the machine lacks, and the root of a user namespace."""
+    return {*found} - {*BATCHES, *OWN_SLOTS, "receive_buffer_force", "busy_poll"}
 
 
 def in_host(host, package, *command):
@@ -500,7 +528,7 @@ def test_what_a_system_does_not_have_is_named(multicast, monkeypatch, system):
     found = missing(multicast)
     assert {*found} == {*FIELDS} - {*EVERYWHERE} - ({*BATCHES, "memory"} if multicast.BACKEND == "native" else set())
     for name, why in found.items():
-        if name not in (*BATCHES, "memory"):
+        if name not in (*BATCHES, "memory"):  # which are the backend's
             assert re.fullmatch(rf"this system has no .*[A-Za-z_]+: that is of Linux, this is {system}", why), why
 
 

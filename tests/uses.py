@@ -224,6 +224,19 @@ class Uses:
             far.send(b"to be found there")
             assert bytes(receiver.recv_batch()[0]) in buffer
 
+    def transparent_hugepages(self) -> None:
+        self.on_huge_pages("transparent")
+
+    def reserved_hugepages(self) -> None:
+        self.on_huge_pages("reserved")
+
+    def on_huge_pages(self, kind: str) -> None:
+        for family in self.families:
+            receiver, far = self.unicast(family, hugepages=kind)
+            far.send(b"on a huge page")
+            assert bytes(receiver.recv_batch()[0]) == b"on a huge page"
+            assert receiver.stats().huge_memory
+
     def real_lengths(self) -> None:
         for family in self.families:
             receiver, far = self.unicast(family, datagram_size=10)

@@ -2,7 +2,8 @@
 # cython: boundscheck=False, wraparound=False, cdivision=True
 """Drives what reads control messages and sorts a batch out, with all that a hostile kernel could put there.
 
-Owns the cases (walker_hostile.pxi), a second opinion on each (walker_opinion.pxi), blocks to sort (walker_blocks.pxi).
+Owns the cases (walker_hostile.pxi), a second opinion on each (walker_opinion.pxi), blocks to sort (walker_blocks.pxi),
+the pool that lends them (walker_pool.pxi).
 Must not be installed, nor decide how it is built: `walking.py` does, with sanitizers (`dev.py fuzz`) or without.
 """
 
@@ -10,13 +11,14 @@ from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport ENOMEM
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from multicast._accounting cimport *
 from multicast._ancillary cimport *
 from multicast._blocks cimport *
+from multicast._chunks cimport *
 from multicast._decode cimport *
 from multicast._libc cimport *
 from multicast._options cimport *
@@ -68,6 +70,11 @@ cdef enum:
     PIECES_BEYOND                                 # of the slot, wholly
     NAMES_TOLD
     NAMES_SHORT
+    POOLS
+    HUGE_PAGES
+    TRIMMED                                       # blocks
+    MISSED                                        # one that had been freed
+    CLOSED                                        # while blocks were held
     OUTCOMES
 
 _KINDS = (
@@ -79,18 +86,20 @@ _NAMES = (
     "too short", "too long", "no time", "by software", "by hardware", "software passed over", "no segment",
     "widened up", "widened down", "blocks", "caller's memory", "memory short", "all foreign", "foreign", "joined here",
     "joined anywhere", "moved", "truncated", "control truncated", "no control", "lone", "trains", "pieces",
-    "pieces cut", "pieces beyond", "names told", "names short",
+    "pieces cut", "pieces beyond", "names told", "names short", "pools", "huge pages", "trimmed", "missed", "closed",
 )
 assert len(_NAMES) == OUTCOMES
 
 cdef enum:
     ENDLESS = -1      # memory
     AT_ONCE = 100000  # cases between two looks for a signal
+    SMALL_PAGE = 4096  # stands in for a huge one, which takes too long
 
 
 include "walker_hostile.pxi"
 include "walker_opinion.pxi"
 include "walker_blocks.pxi"
+include "walker_pool.pxi"
 
 
 # One case ----------------------------------------------------------------------------------------------------------
@@ -139,7 +148,7 @@ cdef const char *_case(uint64_t seed, uint64_t number, uint64_t *seen) noexcept 
     cdef const char *fault
     dice_init(&dice, seed, number)
     if below(&dice, 16) == 0:
-        fault = blocks_case(&dice, seen)
+        fault = pool_case(&dice, seen) if below(&dice, 16) == 0 else blocks_case(&dice, seen)
     elif below(&dice, 16) == 0:
         fault = _count(&dice, seen)
     else:
@@ -189,6 +198,34 @@ def fuzz(uint64_t seed, uint64_t cases, uint64_t first=0, at=None):
     if fault != NULL:
         raise AssertionError(f"seed {seed}, case {number}: {fault.decode()}")
     return {name: seen[i] for i, name in enumerate(_NAMES)}
+
+
+def pattern(uint32_t peak, uint32_t period, int periods, uint32_t quiet=0):
+    """Hold so many blocks at once, again after each period, and one in between: how many each period had to be made.
+
+    - period, quiet: ms; after the last period one is held at a time for `quiet`
+
+    Returns a list of these numbers, and how many blocks there are at the end.
+    """
+    cdef Pool pool
+    cdef Shape shape
+    cdef int64_t now = 0
+    cdef uint32_t blocks
+    made = []
+    memset(&shape, 0, sizeof(shape))
+    shape.batch_size, shape.datagram_size, shape.slot_size, shape.address_size = 1, 64, 64, 4
+    if not pool_init(&pool, &shape, 0, NULL, NO_HUGE_PAGES, 0):
+        raise MemoryError()
+    for _ in range(periods):
+        blocks = pool.blocks
+        if not hold(&pool, peak):
+            raise MemoryError()
+        made.append(pool.blocks - blocks)
+        pass_time(&pool, &now, period)
+    pass_time(&pool, &now, quiet)
+    blocks = pool.blocks
+    pool_free(&pool)
+    return made, blocks
 
 
 def read(bytes control not None):

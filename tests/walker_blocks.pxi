@@ -411,6 +411,8 @@ cdef const char *_take(Trial *trial) noexcept nogil:
         if trial.block.slots < other.slots + size and other.slots < trial.block.slots + size:
             return "slots that two blocks share"
         pool_put(pool, other)
+    if trial.memory == NULL and <uintptr_t> trial.block.slots % 64:
+        return "slots that begin within a cache line"
     if trial.memory != NULL and not trial.memory <= trial.block.slots <= trial.memory + (pool.limit - 1) * size:
         return "slots that are not in the caller's memory"
     return NULL
@@ -423,6 +425,7 @@ cdef const char *blocks_case(Dice *dice, uint64_t *seen) noexcept nogil:
     cdef const char *fault = NULL
     cdef int64_t refused = walker_refused()
     cdef uint32_t limit = 1 + below(dice, 2)
+    cdef HugePages kind = NO_HUGE_PAGES
     cdef uint32_t i
     memset(&trial.totals, 0, sizeof(trial.totals))
     memset(&trial.expected, 0, sizeof(trial.expected))
@@ -434,9 +437,12 @@ cdef const char *blocks_case(Dice *dice, uint64_t *seen) noexcept nogil:
     if below(dice, 4) == 0:
         trial.memory = <char *> malloc(limit * shape.batch_size * shape.slot_size)
         seen[CALLERS_MEMORY] += 1
+    elif below(dice, 4) == 0:
+        kind = TRANSPARENT
+        seen[HUGE_PAGES] += 1
     if below(dice, 8) == 0:
         walker_grant(below(dice, 16))
-    if pool_init(&trial.pool, &shape, limit, trial.memory):
+    if pool_init(&trial.pool, &shape, limit, trial.memory, kind, SMALL_PAGE):
         walker_grant(ENDLESS)
         fault = _take(&trial)
         if fault != NULL:

@@ -1,7 +1,8 @@
 /* Memory that runs short when a case says so, and a count of what was not given back, for all of walker.pyx: what it
  * tests allocates through these, too.
  *
- * Owns the names malloc, calloc, realloc, posix_memalign and free from here on. Must not be used by two threads at once.
+ * Owns the names malloc, calloc, realloc, posix_memalign, free, mmap, munmap, mprotect and madvise from here on. Must not
+ * be used by two threads at once.
  */
 #ifndef WALKER_MEMORY_H
 #define WALKER_MEMORY_H
@@ -9,6 +10,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 
 static int64_t walker_pieces;    /* of memory that nobody has freed yet */
 static int64_t walker_left = -1; /* so many more are granted, then none; -1: no end to them */
@@ -55,10 +57,38 @@ static void walker_free(void *memory) {
     free(memory);
 }
 
+static void *walker_mmap(void *address, size_t size, int protection, int flags, int fd, off_t offset) {
+    void *memory = MAP_FAILED;
+    errno = ENOMEM;
+    if (walker_grants()) memory = mmap(address, size, protection, flags, fd, offset);
+    walker_pieces += memory != MAP_FAILED;
+    return memory;
+}
+
+static int walker_munmap(void *memory, size_t size) {
+    walker_pieces--;
+    return munmap(memory, size);
+}
+
+static int walker_mprotect(void *memory, size_t size, int protection) {
+    errno = ENOMEM;
+    return walker_grants() ? mprotect(memory, size, protection) : -1;
+}
+
+static int walker_madvise(void *memory, size_t size, int advice) {
+    errno = ENOMEM;
+    if (!walker_grants()) return -1;
+    return advice == MADV_HUGEPAGE ? 0 : madvise(memory, size, advice); /* not every kernel has them, and no case needs it */
+}
+
 #define malloc walker_malloc
 #define calloc walker_calloc
 #define realloc walker_realloc
 #define posix_memalign walker_memalign
 #define free walker_free
+#define mmap walker_mmap
+#define munmap walker_munmap
+#define mprotect walker_mprotect
+#define madvise walker_madvise
 
 #endif
