@@ -398,7 +398,8 @@ def open_receiver(
     - on_silence: called in the receiving thread with a `Silence`, which tells a dead feed from a quiet one; what it
       raises, the receive raises. None: it is logged
     - filter: which datagrams the kernel may queue at all (`set_filter`)
-    - batch_size, datagram_size, timeout, spin, max_blocks, columns, timestamps, gro, memory, hugepages: as in `Receiver`
+    - batch_size, datagram_size, timeout, spin, max_blocks, columns, timestamps, gro, memory, hugepages: as in
+      `Receiver`
 
     Everything is undone if a step fails. A socket can join net.ipv4.igmp_max_memberships groups (20, as Linux comes)
     on all of its interfaces together, and have net.ipv4.igmp_max_msf sources of each (10; over IPv6
