@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 
 # While datagrams keep coming a receive never waits, so without these no other task of the loop would ever run. A turn
-# of the loop costs 10 to 20 µs: 1 ms makes that 1 or 2 %, and is what another task may find itself late by. With many
-# receivers in a loop the turns add up: 16 batches are about 0.5 ms of full ones, and more where they are small.
+# of the loop costs 10 to 20 µs: 1 ms makes that 1 or 2 %, and is what another task may find itself late by. Those of
+# many receivers add up: 16 batches make each one shorter, about 0.5 ms if they are full, and just received.
 BATCHES, TURN = 16, 1_000_000  # ns
 OPERATION = "recv_batch_async"
 
@@ -104,8 +104,9 @@ class Awaiting:
 
     def close(self) -> None:
         """Once the receiver is closed: wake the task that waits, and let the loop go. From any thread, and again."""
-        if self._wait is not None:
-            self._wait.dismiss()
+        wait = self._wait  # another thread may be doing the same
+        if wait is not None:
+            wait.dismiss()
             self._wait = None
 
     __del__ = close
