@@ -10,16 +10,56 @@ cdef uint64_t _nothing = 0  # what a batch without a block exports: Batch.__new_
 @cython.internal
 @cython.no_gc_clear  # batches count on it; a cycle through the caller's memory is broken there
 cdef class _Pool:
-    """Keeps a pool as long as its receiver or one of its batches lives."""
+    """Keeps a pool as long as a receiver that takes from it or one of its batches lives."""
 
     cdef Pool pool
     cdef object kept    # names of the columns that were asked for
     cdef dict texts     # addresses as the kernel gives them, and as we show them: each is made once
     cdef Py_buffer memory  # the caller's, if the blocks' slots lie there
+    cdef uint32_t receivers  # that take from it: several, where one thread receives from them all
 
     def __dealloc__(self):
         pool_free(&self.pool)
         PyBuffer_Release(&self.memory)
+
+    # One taker at a time: a call inside of a receiver, which holds the GIL, or this where there is none.
+
+    cdef Block *take(self) noexcept:
+        with cython.critical_section(self):
+            return pool_take(&self.pool)
+
+    cdef void put(self, Block *block) noexcept:
+        with cython.critical_section(self):
+            pool_put(&self.pool, block)
+
+    cdef void trim(self, int64_t now) noexcept:
+        with cython.critical_section(self):
+            pool_trim(&self.pool, now)
+
+    cdef void leave(self) noexcept:
+        """A receiver takes from it no more."""
+        with cython.critical_section(self):
+            self.receivers -= 1
+            if self.receivers == 0:
+                pool_close(&self.pool)
+
+    cdef bint join(self) noexcept:
+        """A receiver takes from it from now on; false if the last one has left."""
+        with cython.critical_section(self):
+            if self.pool.closed:
+                return False
+            self.receivers += 1
+            return True
+
+    cdef tuple likeness(self):
+        """What pools have to have in common for receivers to take from one of them; None: it is a receiver's own."""
+        cdef const Shape *shape = &self.pool.shape
+        if self.pool.limit:
+            return None
+        return (
+            shape.batch_size, shape.datagram_size, shape.slot_size, shape.name_size, shape.control_size,
+            shape.address_size, shape.trains, self.pool.chunks.kind, self.kept,
+        )
 
 
 cdef int _take(_Pool pool, memory, Py_ssize_t block, int limit, str operation) except -1:

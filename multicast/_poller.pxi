@@ -39,12 +39,13 @@ cdef class Poller(_Closable):
     cdef dict _receivers         # by number
     cdef dict _numbers           # the other way round
     cdef uint64_t _count         # the last number given
+    cdef dict _pools             # of the receivers' blocks, by what they are like
     cdef list _turns             # who is still to be received from in this round, the next one last
     cdef epoll_event *_events
     cdef int _room
 
     def __cinit__(self, *_, **__):
-        self._receivers, self._numbers, self._turns = {}, {}, []
+        self._receivers, self._numbers, self._pools, self._turns = {}, {}, {}, []
 
     def __dealloc__(self):
         free(self._events)
@@ -69,6 +70,7 @@ cdef class Poller(_Closable):
         endpoint_release(&self._endpoint)
         self._receivers.clear()
         self._numbers.clear()
+        self._pools.clear()
         self._turns.clear()
 
     # Who is registered
@@ -82,6 +84,7 @@ cdef class Poller(_Closable):
             try:
                 self._watch_for(receiver, operation)
                 receiver._meet(self)
+                receiver._share(self._pools)
                 if endpoint_closed(&receiver._endpoint):  # and may have been before they had met
                     self._drop(receiver)
             finally:

@@ -205,7 +205,7 @@ cdef class Receiver(_Endpoint):
             limit = _take(pool, memory, slots * shape.slot_size, limit, operation)
         cdef size_t page = _hugepages.page_size(pages, operation)
         shape.control_size = wanted.enable(sock, operation)
-        pool.kept, pool.texts = wanted.kept, {}
+        pool.kept, pool.texts, (<_Pool> pool).receivers = wanted.kept, {}, 1
         cdef HugePages kind = RESERVED if pages == "reserved" else TRANSPARENT if pages else NO_HUGE_PAGES
         if not pool_init(&(<_Pool> pool).pool, &shape, limit, <char *> (<_Pool> pool).memory.buf, kind, page):
             raise _no_memory(&(<_Pool> pool).pool, operation)
@@ -224,6 +224,33 @@ cdef class Receiver(_Endpoint):
             others = [each for each in self._pollers if each() is not None and each() is not poller]
             self._pollers = [*others, PyWeakref_NewRef(poller, None)]
 
+    cdef int _share(self, dict pools) except -1:
+        """Take blocks from where other receivers of a thread take theirs: what one let go of is in the caches still."""
+        cdef _Pool own, found
+        if endpoint_enter(&self._endpoint, EXCLUSIVE) != ENTERED:
+            return 0  # another thread receives here
+        try:
+            own = self._pool
+            likeness = own.likeness()
+            if likeness is None or own.receivers > 1:
+                return 0
+            found = pools.setdefault(likeness, own)
+            if found is own:
+                return 0
+            if not found.join():
+                pools[likeness] = own
+                return 0
+            with cython.critical_section(self):
+                self._pool = found
+            own.leave()
+        finally:
+            self._leave(EXCLUSIVE)
+
+    cdef _Pool _blocks(self):
+        """The pool that it takes from now; for calls that are not inside with EXCLUSIVE."""
+        with cython.critical_section(self):
+            return self._pool
+
     cdef int _part(self) except -1:
         with cython.critical_section(self):
             pollers, self._pollers = self._pollers, []
@@ -234,7 +261,7 @@ cdef class Receiver(_Endpoint):
 
     cdef int _retire(self) except -1:
         self._remember()
-        pool_close(&self._pool.pool)
+        self._pool.leave()
         endpoint_release(&self._endpoint)
         if self._watch is not None:
             try:
@@ -253,8 +280,7 @@ cdef class Receiver(_Endpoint):
     cdef int _look(self) except -1:
         cdef int64_t now = coarse_ns()
         self._next_look = now + LOOK_EVERY
-        with nogil:
-            pool_trim(&self._pool.pool, now)
+        self._pool.trim(now)
         self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
         if self._watch is not None:
             sock = _memberships.Descriptor(self._endpoint.fd, self._socket.family)
@@ -351,7 +377,7 @@ cdef class Receiver(_Endpoint):
         try:
             if self._awaited:
                 raise _errors.busy(operation)
-            block = pool_take(pool)
+            block = self._pool.take()
             if block == NULL:
                 if pool.limit and pool.blocks == pool.limit:
                     raise _errors.no_block(operation, pool.blocks)
@@ -366,7 +392,7 @@ cdef class Receiver(_Endpoint):
             return batch
         finally:
             if block != NULL:
-                pool_put(pool, block)
+                self._pool.put(block)
             self._leave(EXCLUSIVE)
 
     def _poll_batch(self, str operation):
@@ -443,6 +469,7 @@ cdef class Receiver(_Endpoint):
             self._remember()
             self._leave(SHARED)
         cdef int64_t drops = <int64_t> atomic_load_count(&self._counters.drops, __ATOMIC_RELAXED)
+        cdef _Pool blocks = self._blocks()
         return Stats(
             datagrams=atomic_load_count(&self._totals.datagrams, __ATOMIC_RELAXED),
             bytes=atomic_load_count(&self._totals.bytes, __ATOMIC_RELAXED),
@@ -456,10 +483,10 @@ cdef class Receiver(_Endpoint):
             links_lost=0 if self._watch is None else self._watch.links_lost,
             rejoins=0 if self._watch is None else self._watch.rejoins,
             silences=0 if self._watch is None else self._watch.silences,
-            blocks=atomic_load_word(&self._pool.pool.blocks, __ATOMIC_RELAXED),
-            blocks_in_use=atomic_load_word(&self._pool.pool.in_use, __ATOMIC_RELAXED),
-            slot_memory=pool_slot_memory(&self._pool.pool),
-            huge_memory=_on_huge_pages(&self._pool.pool),
+            blocks=atomic_load_word(&blocks.pool.blocks, __ATOMIC_RELAXED),
+            blocks_in_use=atomic_load_word(&blocks.pool.in_use, __ATOMIC_RELAXED),
+            slot_memory=pool_slot_memory(&blocks.pool),
+            huge_memory=_on_huge_pages(&blocks.pool),
         )
 
     # Membership: on the receiver's own descriptor, within a call that close() waits for.
@@ -527,12 +554,12 @@ cdef class Receiver(_Endpoint):
     @property
     def batch_size(self):
         """How many datagrams a batch has at most."""
-        return self._pool.pool.shape.batch_size
+        return self._blocks().pool.shape.batch_size
 
     @property
     def datagram_size(self):
         """How many bytes of a datagram are kept."""
-        return self._pool.pool.shape.datagram_size
+        return self._blocks().pool.shape.datagram_size
 
     def __repr__(self):
         state = "closed" if self.closed else f"fd={self.fileno()}"

@@ -112,7 +112,7 @@ class Stats(Value):
     - silences: how often nothing had been delivered for as long as `silence` says
     - blocks: blocks of slots in existence; blocks_in_use: those that a batch or a view still holds. After a burst in
       which many were held, those that nobody needs any more go while the receiver receives, but not with `memory` or
-      `hugepages`
+      `hugepages`. Receivers that a `Poller` has and that are alike share theirs, in the native backend
     - slot_memory: bytes that the slots of all blocks take; with `hugepages`, whole huge pages. The stdlib backend's
       batches take as much at most
     - huge_memory: how much of that really lies on huge pages (/proc/self/smaps, asked with each `stats()`); None

@@ -1,0 +1,142 @@
+"""Receivers of a poller take their blocks from one store, and nobody can tell but by the counts."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+pytest_plugins = ["poller_fixtures"]
+
+
+@pytest.fixture
+def multicast(native):
+    """The native backend alone: the other one copies out of a scratch area, and has no blocks to share."""
+    return native
+
+
+def blocks_of(receivers):
+    return [rx.stats().blocks for rx in receivers]
+
+
+def hold(made, batches):
+    """Receive that many batches of each, and keep them all."""
+    kept = []
+    for _ in range(batches):
+        for number, (rx, far) in enumerate(made):
+            far.send(bytes([number, len(kept)]))
+            kept.append((bytes([number, len(kept)]), rx.recv_batch()))
+    return kept
+
+
+def test_receivers_alike_share_their_blocks(pipes, polled):
+    made = pipes(8)
+    receivers = [rx for rx, _ in made]
+    assert blocks_of(receivers) == [2] * 8
+    polled(*receivers)
+    assert blocks_of(receivers) == [2] * 8  # the same two
+    kept = hold(made, 1)
+    assert blocks_of(receivers) == [8] * 8
+    assert {rx.stats().blocks_in_use for rx in receivers} == {8}
+    del kept
+    for rx, far in made:  # each lets go of what the last one has used
+        far.send(b"x")
+        rx.recv_batch()
+    assert blocks_of(receivers) == [8] * 8
+
+
+def test_what_is_held_never_changes_whoever_receives_next(pipes, polled):
+    made = pipes(4, batch_size=2)
+    poller = polled(*(rx for rx, _ in made))
+    kept = hold(made, 25)
+    views = [(sent, batch[0]) for sent, batch in kept]
+    del kept
+    poller.unregister(made[0][0])
+    made[1][0].close()
+    poller.close()
+    more = hold([made[0], made[2], made[3]], 25)
+    assert all(view == sent for sent, view in views)
+    for rx, _ in made:
+        rx.close()
+    assert all(view == sent for sent, view in views)
+    assert all(batch[0] == sent for sent, batch in more)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"batch_size": 32}),
+        ({}, {"datagram_size": 1000}),
+        ({}, {"columns": "source"}),
+        ({"columns": "source"}, {"columns": ("source", "drops")}),
+        ({}, {"max_blocks": 4}),
+        ({"max_blocks": 4}, {"max_blocks": 4}),
+        ({"memory": bytearray(1 << 20)}, {"memory": bytearray(1 << 20)}),
+    ],
+    ids=str,
+)
+def test_receivers_that_differ_or_have_their_own_keep_it(opened, feed, polled, one, other):
+    made = [opened.pair(feed, **options) for options in (one, other)]
+    polled(*(rx for rx, _ in made))
+    before = blocks_of(rx for rx, _ in made)
+    kept = hold(made[:1], 3)
+    assert blocks_of(rx for rx, _ in made) == [3, before[1]]
+    assert len(kept) == 3
+
+
+def test_one_that_another_thread_receives_from_keeps_its_own(pipes, polled):
+    (busy, far), (rx, _) = pipes(2)
+    came = []
+    thread = threading.Thread(target=lambda: came.append(busy.recv_batch()))
+    thread.start()
+    while True:  # until it is inside
+        try:
+            busy.recv_batch(timeout=0)
+        except BlockingIOError:
+            continue
+        except RuntimeError:
+            break
+    polled(rx, busy)
+    far.send(b"x")
+    thread.join()
+    assert [rx.stats().blocks_in_use, busy.stats().blocks_in_use] == [0, 1]
+    assert bytes(came[0][0]) == b"x"
+
+
+def test_a_store_goes_on_when_all_who_shared_it_have_closed(pipes, polled):
+    first, second = pipes(3), pipes(3)
+    poller = polled(*(rx for rx, _ in first))
+    kept = hold(first, 2)
+    for rx, _ in first:
+        rx.close()
+    for rx, _ in second:
+        poller.register(rx)
+    more = hold(second, 2)
+    assert blocks_of(rx for rx, _ in second) == [6] * 3
+    assert all(batch[0] == sent for sent, batch in kept + more)
+
+
+def test_threads_that_share_a_store_do_not_share_a_block(pipes, polled):
+    """A poller's receivers may be received from in several threads: slower, and as right."""
+    made = pipes(4, batch_size=4)
+    polled(*(rx for rx, _ in made))
+    wrong = []
+
+    def exchange(number, rx, far):
+        kept = []
+        for turn in range(5000):
+            sent = bytes([number]) + turn.to_bytes(3, "big")
+            far.send(sent)
+            kept.append((sent, rx.recv_batch()[0]))
+            if len(kept) == 5:
+                wrong.extend(sent for sent, view in kept if view != sent)
+                kept.clear()
+
+    threads = [threading.Thread(target=exchange, args=(number, *pipe)) for number, pipe in enumerate(made)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert {rx.stats().datagrams for rx, _ in made} == {5000}
+    assert {rx.stats().blocks_in_use for rx, _ in made} == {0}
