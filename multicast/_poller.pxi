@@ -203,7 +203,7 @@ cdef class Poller(_Closable):
             data = self._events[i].data.u64
             if data != WOKEN and not data & OF_WATCH:
                 receiver = self._receivers.get(data // 2)
-                if receiver is not None and not endpoint_closed(&(<Receiver> receiver)._endpoint):
+                if receiver is not None:
                     ready.append(receiver)
         if held_up and not ready:
             with nogil:

@@ -197,7 +197,7 @@ class Poller(Closable):
         for receiver, by_watch in told:
             if by_watch and receiver in self._watched and not self._look_after(receiver):
                 held_up = True
-        ready = [each for each, by_watch in told if not by_watch and each in self._watched and not each._closed]
+        ready = [each for each, by_watch in told if not by_watch and each in self._watched]
         if held_up and not ready:
             time.sleep(_HELD_UP)
         return ready

@@ -166,6 +166,20 @@ def test_a_flood_of_foreign_datagrams_puts_off_no_deadline(opened, multicast, fe
     assert rx.stats().foreign > 0
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no destination is told to check")
+def test_who_does_not_wait_goes_through_so_many_foreign_datagrams_and_no_more(opened, multicast, feed, polled):
+    """However many there are: as a receiver does, and not again and again because it is ready still."""
+    groups = [feed[0], "239.254.1.4"]
+    rx = opened.closing(multicast.open_receiver(groups, feed[1], interface="lo", batch_size=1))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stray:
+        for _ in range(100):
+            stray.sendto(b"stray", ("127.0.0.1", feed[1]))
+    poller = polled(rx, timeout=0)
+    for turn in range(1, 4):
+        refused(errno.EAGAIN, lambda: next(poller), "Poller: nothing is ready")
+        assert rx.stats().foreign == 16 * turn
+
+
 # Who is registered --------------------------------------------------------------------------------------------------
 
 
@@ -187,14 +201,14 @@ def test_it_says_who_is_registered(pipes, polled):
 
 def test_what_is_unregistered_is_reported_no_more_nor_received(pipes, polled):
     made = pipes(3)
-    poller = polled(*(rx for rx, _ in made))
+    poller = polled(*(rx for rx, _ in made), timeout=0.1)
     for _, far in made:
         far.send(b"x")
     first, _ = next(poller)
     for rx, _ in made:  # amid a round
         if rx is not first:
             poller.unregister(rx)
-    refused(errno.ETIMEDOUT, lambda: next(polled(first, timeout=0.01)), "Poller: ")
+    refused(errno.ETIMEDOUT, lambda: next(poller), "Poller: ")
     assert poller.poll(0) == []
     others = [rx for rx, _ in made if rx is not first]
     assert [rx.stats().datagrams for rx in others] == [0, 0]
@@ -345,6 +359,41 @@ def test_what_the_callback_raises_is_raised_and_nothing_is_lost(opened, feed, po
 
 
 @linux
+def test_what_the_callback_closes_is_not_reported(opened, feed, polled, pipes):
+    """Though it was ready in the same moment, and the kernel had said so already."""
+    tx = opened.sender(feed)
+    ((other, far),) = pipes(1)
+
+    def on_silence(_):
+        other.close()
+        tx.send(b"x")
+
+    rx = opened.receiver(feed, silence=0.02, on_silence=on_silence)
+    poller = polled(rx, other)
+    time.sleep(0.05)  # the silence is due
+    far.send(b"ready, too")
+    assert poller.poll() == [rx]
+    assert (len(poller), rx.stats().silences) == (1, 1)
+
+
+@linux
+def test_a_watch_that_is_always_ready_does_not_put_off_the_deadline(opened, multicast, feed, polled, monkeypatch):
+    class Busy(multicast.skt.Watch):
+        def handle(self, sock, delivered):
+            """Clear nothing."""
+
+    monkeypatch.setattr(multicast.skt, "Watch", Busy)
+    rx = opened.receiver(feed, silence=0.01)
+    for spin in (None, math.inf):
+        poller = polled(rx, spin=spin)
+        for _ in range(5):
+            assert poller.poll(0.05) == []
+            assert poller.poll(0) == []
+    opened.sender(feed).send(b"x")
+    assert poller.poll(0) == [rx]
+
+
+@linux
 @pytest.mark.parametrize("what", ["receiver", "poller", "both"])
 def test_the_callback_may_close(opened, feed, polled, what):
     def on_silence(_):
@@ -377,9 +426,11 @@ def test_a_callback_that_another_thread_is_in_keeps_nobody(opened, feed, polled,
         assert inside.wait(DEADLINE)
         ((other, far),) = pipes(1)
         poller = polled(rx, other)
-        for _ in range(3):
-            assert poller.poll(0.05) == []
+        began = time.thread_time()
+        for _ in range(4):
+            assert poller.poll(0.1) == []
             assert poller.poll(0) == []
+        assert time.thread_time() - began < 0.1  # nor does it keep this one busy
         far.send(b"x")
         assert poller.poll() == [other]
     finally:

@@ -116,8 +116,9 @@ def test_a_timeout_ends_on_time_and_never_early(opened, spin, seconds):
     assert statistics.median(late) < 0.05
 
 
-def test_close_from_another_thread_ends_it(multicast, opened):
-    """Hundreds of times; a hang fails."""
+def test_close_from_another_thread_ends_it(multicast, opened, capsys):
+    """Hundreds of times; a hang fails. The delay is printed, not judged."""
+    delays = []
     for i in range(rounds(multicast, 1000, 300)):
         rx, far = opened.pipe(spin=math.inf, timeout=None)
         about_to, ended = threading.Event(), []
@@ -128,15 +129,21 @@ def test_close_from_another_thread_ends_it(multicast, opened):
                 ended.append(list(rx) if iterating else rx.recv_batch())
             except OSError as error:
                 ended.append(error.errno)
+            delays.append(time.perf_counter())
 
         thread = threading.Thread(target=consume)
         thread.start()
         about_to.wait(10)
+        begin = time.perf_counter()
         rx.close()
         thread.join(10)
         assert not thread.is_alive(), "close() did not end the spin"
         assert ended == [[] if i % 2 else errno.EBADF]
+        delays[-1] -= begin
         far.close()
+    p99 = sorted(delays)[len(delays) * 99 // 100] * 1000
+    with capsys.disabled():
+        print(f"\n{multicast.BACKEND}: {len(delays)} closes end a spin, p99 {p99:.2f} ms")
 
 
 def test_ctrl_c_ends_it_and_leaves_the_receiver_as_it_was(opened):
