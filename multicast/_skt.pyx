@@ -32,7 +32,7 @@ import os
 import sys
 
 from . import _arguments, _columns, _errors, _hugepages, _memberships
-from ._async import Awaiting
+from ._late import late
 from ._values import Stats
 
 _this = sys.modules[__name__]  # the backend that memberships are changed by
@@ -174,7 +174,6 @@ cdef class Receiver(_Endpoint):
     cdef list _pollers            # that this is, or was, registered with: weak references
 
     def __cinit__(self, *_, **__):
-        self._awaiting = Awaiting()
         self._pool = _Pool()  # before anything can fail, so that no method ever meets None
         self._isolation = _Isolation()
         self._memberships = _memberships.Memberships(_this, self._isolation)
@@ -269,8 +268,17 @@ cdef class Receiver(_Endpoint):
             finally:
                 self._watch.close()  # there is no other call to go on with what a signal's handler interrupted
 
+    cdef object _in_loop(self):
+        """What it knows of the event loop that it is awaited in: made, and its module imported, for who awaits."""
+        if self._awaiting is None:
+            made = late("_async").Awaiting()
+            with cython.critical_section(self):
+                self._awaiting = self._awaiting or made
+        return self._awaiting
+
     cdef int _dismiss(self) except -1:
-        self._awaiting.close()
+        if self._awaiting is not None:
+            self._awaiting.close()
 
     def _watch_over(self, make):
         """Heal and listen by a `Watch`: made of the memberships and the descriptor, before anybody else has this."""
@@ -446,7 +454,7 @@ cdef class Receiver(_Endpoint):
         16 batches or 1 ms. `async for` does the same with the receiver's own timeout, until the receiver is closed.
         """
         cdef int64_t wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch_async")
-        return self._awaiting.receive(self, wait, False)
+        return self._in_loop().receive(self, wait, False)
 
     def __iter__(self):
         return self
@@ -463,7 +471,7 @@ cdef class Receiver(_Endpoint):
         return self
 
     def __anext__(self):
-        return self._awaiting.receive(self, self._timeout, True)
+        return self._in_loop().receive(self, self._timeout, True)
 
     def stats(self):
         """Return what was counted since the receiver was opened (`Stats`); after `close()`, how it ended."""

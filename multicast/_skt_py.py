@@ -17,9 +17,9 @@ import weakref
 from . import __version__, _arguments, _columns, _errors, _memberships, _options_py
 from ._accounting_py import Came, Isolation
 from ._ancillary_py import widened
-from ._async import Awaiting
 from ._batch_py import Batch, Told, _Pool
 from ._endpoint_py import ERROR, HANGUP, READABLE, Claim, Endpoint, Spinning, final
+from ._late import late
 from ._options_py import (
     _receive_buffer,
     block_source,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
     from ._arguments import AddressLike
+    from ._async import Awaiting
     from ._interfaces import InterfaceLike
     from ._memberships import Memberships
     from ._values import Membership
@@ -179,7 +180,7 @@ class Receiver(Endpoint):
         self._last_receive_buffer = 0
         self._next_look = 0.0
         self._watch: Watch | None = None
-        self._awaiting = Awaiting()
+        self._awaiting: Awaiting | None = None
         self._awaited = False  # a task is suspended in a receive
         self._pollers: list[weakref.ref[Poller]] = []  # that this is, or was, registered with
         if notice is not None:
@@ -223,8 +224,16 @@ class Receiver(Endpoint):
         self._remember()
         super()._retire()
 
+    def _in_loop(self) -> Awaiting:
+        """Return what it knows of the loop that it is awaited in: made, and its module imported, for who awaits."""
+        if self._awaiting is None:
+            with self._lock:
+                self._awaiting = self._awaiting or late("_async").Awaiting()
+        return self._awaiting
+
     def _dismiss(self) -> None:
-        self._awaiting.close()
+        if self._awaiting is not None:
+            self._awaiting.close()
 
     def _watch_over(self, make: Callable[[Memberships, int], Watch]) -> None:
         """Heal and listen by a `Watch`: made of the memberships and the descriptor, before anybody else has this."""
@@ -442,7 +451,7 @@ class Receiver(Endpoint):
         16 batches or 1 ms. `async for` does the same with the receiver's own timeout, until the receiver is closed.
         """
         wait = self._timeout if timeout is ... else _arguments.timeout_ns(timeout, "recv_batch_async")
-        return self._awaiting.receive(self, wait, False)
+        return self._in_loop().receive(self, wait, False)
 
     def __iter__(self) -> Self:
         return self
@@ -459,7 +468,7 @@ class Receiver(Endpoint):
         return self
 
     def __anext__(self) -> Coroutine[Any, Any, Batch]:
-        return self._awaiting.receive(self, self._timeout, True)
+        return self._in_loop().receive(self, self._timeout, True)
 
     def stats(self) -> Stats:
         """Return what was counted since the receiver was opened (`Stats`); after `close()`, how it ended."""

@@ -12,15 +12,25 @@ import sys
 import warnings
 
 from . import _arguments, _errors, _extension_check, _membership
-from ._capabilities import Capabilities, Capability, find
 from ._capacity import receive_capacity
 from ._columns import COLUMNS
 from ._error_queue import read_errors, set_error_queue
 from ._filter import Filter, attach, program
 from ._hardware import hardware_timestamps, set_hardware_timestamps
 from ._interfaces import interface_index, interface_name, interfaces, route_index
+from ._late import late
 from ._tuning import incoming_cpu, incoming_napi_id, set_busy_poll
-from ._values import HardwareTimestamps, Interface, Membership, Silence, SocketError, SourceFilter, Stats
+from ._values import (
+    Capabilities,
+    Capability,
+    HardwareTimestamps,
+    Interface,
+    Membership,
+    Silence,
+    SocketError,
+    SourceFilter,
+    Stats,
+)
 from ._watch import Watch
 
 TYPE_CHECKING = False  # typing's own flag; importing typing would cost more than the rest of the package
@@ -146,7 +156,8 @@ def capabilities() -> Capabilities:
     Nothing is sent to a network, and nothing stays open or changed. Raises OSError where that can't be found out:
     EMFILE, ENFILE, ENOMEM, ENOBUFS.
     """
-    return find(_backend, BACKEND_REASON)
+    found: Capabilities = late("_capabilities").find(_backend, BACKEND_REASON)
+    return found
 
 
 # The names that the specification fixes ----------------------------------------------------------------------------

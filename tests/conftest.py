@@ -23,13 +23,19 @@ if sys.platform != "linux":
     BACKENDS = ("stdlib",)
 
 
+LATE = ("_async", "_capabilities")  # what the package imports when it is needed
+
+
 def load(backend: str) -> ModuleType:
     """Import the package anew with a backend, and leave sys.modules as it was."""
     saved = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "multicast"}
     before = os.environ.get("MULTICAST_BACKEND")
     os.environ["MULTICAST_BACKEND"] = backend
     try:
-        return importlib.import_module("multicast")
+        package = importlib.import_module("multicast")
+        for name in LATE:  # later their names would be another copy's
+            importlib.import_module(f"multicast.{name}")
+        return package
     finally:
         if before is None:
             del os.environ["MULTICAST_BACKEND"]

@@ -524,7 +524,7 @@ def test_each_call_tries_anew(multicast):
 @pytest.mark.parametrize("system", ["darwin", "freebsd14", "win32"])
 def test_what_a_system_does_not_have_is_named(multicast, monkeypatch, system):
     """Simulated: this module is told that it runs on another system."""
-    monkeypatch.setitem(multicast.skt.find.__globals__, "sys", SimpleNamespace(platform=system))
+    monkeypatch.setitem(multicast._capabilities.find.__globals__, "sys", SimpleNamespace(platform=system))
     found = missing(multicast)
     assert {*found} == {*FIELDS} - {*EVERYWHERE} - ({*BATCHES, "memory"} if multicast.BACKEND == "native" else set())
     for name, why in found.items():

@@ -75,9 +75,13 @@ class Ledger:
     def _books(self) -> dict[str, Counter[str]]:
         return {
             "kernel": Counter(self._rx.call("counters")),
-            "feed": Counter(self._feed.stats()),
-            "other": Counter(self._other.stats()),
+            "feed": self._counts(self._feed),
+            "other": self._counts(self._other),
         }
+
+    @staticmethod
+    def _counts(receiver) -> Counter[str]:
+        return Counter({name: count for name, count in receiver.stats().items() if count is not None})
 
     def since(self, frames: int, ends: Counter[str], refused_fragments: int = 0) -> Counter[str]:
         """What became of so many frames, beside the markers that each of the receivers got.
