@@ -20,7 +20,7 @@ from multicast._arguments import slot_size
 from multicast._moldudp64 import HEADER, SEQUENCE, SEQUENCE_AT
 from multicast.bench import Contender, NotMeasuredError, Queue, in_a_loop, in_batches, one_by_one, viewing_each
 
-TITLE = "the sequence number of every datagram (MoldUDP64: 8 bytes at 10): what reading adds, ns a datagram"
+TITLE = "the sequence number of every datagram (MoldUDP64: 8 bytes at 10): what reading takes, ns a datagram"
 BATCHES = (16, 64, 256)
 COUNT, SIZE = 512, 200  # datagrams in a queue, bytes of each
 FIELD = slice(SEQUENCE_AT, SEQUENCE_AT + SEQUENCE.size)
@@ -158,19 +158,69 @@ def one_by_one_by_struct(sock, count, found):
     return drain
 
 
+# The reading alone: what it takes of a batch that has just come, between two looks at the clock. A difference of whole
+# loops is of the receiving, too, and that varies by more than reading takes.
+
+
+def timed(receiver, count, read, found):
+    recv_batch, clock = receiver.recv_batch, time.perf_counter_ns
+
+    def drain():
+        spent, left = 0, count
+        while left > 0:
+            batch = recv_batch()
+            begin = clock()
+            numbers = read(batch)
+            spent += clock() - begin
+            left -= len(batch)
+            del batch
+        if numbers is not None:
+            found.append(numbers if isinstance(numbers, int) else int(numbers[-1]))
+        return spent
+
+    return drain
+
+
+def reading_nothing(batch):
+    """Take as long as a call and two looks at the clock."""
+
+
+def reading_views(batch):
+    for _ in batch:
+        pass
+
+
+def reading_by_struct(batch, unpack=SEQUENCE.unpack_from, at=SEQUENCE_AT):
+    for view in batch:
+        (number,) = unpack(view, at)
+    return number
+
+
+def reading_by_slice(batch, from_bytes=int.from_bytes, field=FIELD):
+    for view in batch:
+        number = from_bytes(view[field], "big")
+    return number
+
+
+def readers_by_numpy(memory):
+    """Give the ways of numpy: name, and the function."""
+    import numpy as np
+
+    layout, own, frombuffer = record(), np.dtype(np.uint64), np.frombuffer
+    sequence = frombuffer(memory, layout)["sequence"]
+    yield ARRAY, lambda batch: frombuffer(batch, layout)["sequence"]
+    yield COPIED, lambda batch: frombuffer(batch, layout)["sequence"].astype(own)
+    yield OWN_ARRAY, lambda batch: sequence[: len(batch)]
+
+
 # The scenario ------------------------------------------------------------------------------------------------------
 
+NOTHING = "native, nothing read"
 STDLIB, STDLIB_READ = "socket.recv_into", "socket.recv_into and struct"
 STRUCT, SLICED = "native, struct.unpack_from(view)", "native, int.from_bytes(view[10:18])"
 ARRAY, COPIED, OWN_ARRAY = "native, numpy over each batch", "native, numpy, copied out", "native, numpy over own memory"
-WAYS = {  # the loop that each way to read is measured against
-    STRUCT: "native, a view of each",
-    SLICED: "native, a view of each",
-    ARRAY: "native, for batch in rx",
-    COPIED: "native, for batch in rx",
-    OWN_ARRAY: "native, batch by batch, own memory",
-    STDLIB_READ: STDLIB,
-}
+VIEWS = "native, a view of each"
+WAYS = {VIEWS: NOTHING, STRUCT: VIEWS, SLICED: VIEWS, ARRAY: NOTHING, COPIED: NOTHING, OWN_ARRAY: NOTHING}  # on top of
 
 
 def run(settings):
@@ -179,7 +229,7 @@ def run(settings):
         HEADER.pack(b"0123456789", number, 1) + payloads.randbytes(SIZE - HEADER.size) for number in range(1, COUNT + 1)
     ]
     found = {}  # of each contender that reads: the last number of each queue
-    times, rounds = {}, settings.rounds(100)
+    times, reading, rounds = {}, {}, settings.rounds(100)
     with machine.pinned(), contextlib.ExitStack() as closing:
         queue = closing.enter_context(Queue(datagrams))
         # A few ns are to be told apart: who is compared takes turns with few others, so that little time lies between.
@@ -188,14 +238,18 @@ def run(settings):
             if contenders.NATIVE:
                 few += of_batches(queue, size, found)
             times[str(size)] = bench.take_turns(few, bench.rounds(rounds), settings.seed)
+            if contenders.NATIVE:
+                few = [*of_the_reading(queue, size, found)]
+                reading[str(size)] = bench.take_turns(few, bench.rounds(rounds), settings.seed)
     check(found)
-    return {"count": COUNT, "size": SIZE, "rounds": rounds, "times": times, "absent": contenders.absent()}
+    named = {"count": COUNT, "size": SIZE, "rounds": rounds, "absent": contenders.absent()}
+    return named | {"times": times, "reading": reading}
 
 
 def check(found):
     """Raise NotMeasuredError where a way did not read what was sent."""
     for name, numbers in found.items():
-        if set(numbers) != {COUNT}:
+        if numbers and set(numbers) != {COUNT}:
             raise NotMeasuredError(f"{name} read {sorted(set(numbers) - {COUNT})}, and {COUNT} was sent")
 
 
@@ -207,7 +261,7 @@ def of_batches(queue, size, found):
         return queue.open(batch_size=size, datagram_size=contenders.SLOT, **options)
 
     yield Contender("native, for batch in rx", queue, in_a_loop(opened(), count))
-    yield Contender("native, a view of each", queue, viewing_each(opened(), count))
+    yield Contender(VIEWS, queue, viewing_each(opened(), count))
     ways = [(STRUCT, by_struct), (SLICED, by_slice)]
     ways += [(ARRAY, by_numpy), (COPIED, by_numpy_copied)] * arrays
     for way, drain in ways:
@@ -215,9 +269,22 @@ def of_batches(queue, size, found):
     if arrays:
         memory = bytearray(size * slot_size(contenders.SLOT))
         receiver = opened(memory=memory)
-        yield Contender(WAYS[OWN_ARRAY], queue, in_batches(receiver, count))
+        yield Contender("native, batch by batch, own memory", queue, in_batches(receiver, count))
         drain = by_numpy_of_memory(receiver, count, found.setdefault(OWN_ARRAY, []), memory)
         yield Contender(OWN_ARRAY, queue, drain)
+
+
+def of_the_reading(queue, size, found):
+    """Give the ways to read a batch of one size, each timed alone."""
+    memory = bytearray(size * slot_size(contenders.SLOT))
+    ways = {NOTHING: reading_nothing, VIEWS: reading_views, STRUCT: reading_by_struct, SLICED: reading_by_slice}
+    if "numpy" not in contenders.absent():
+        ways |= dict(readers_by_numpy(memory))
+    for way, read in ways.items():
+        own = {"memory": memory} if way == OWN_ARRAY else {}
+        receiver = queue.open(batch_size=size, datagram_size=contenders.SLOT, **own)
+        drain = timed(receiver, queue.count, read, found.setdefault(f"{way}, timed", []))
+        yield Contender(way, queue, drain)
 
 
 def of_the_socket_module(queue, found):
@@ -229,8 +296,8 @@ def of_the_socket_module(queue, found):
 def added(result):
     """Return what reading adds: {batch size: {way: Spread}}."""
     return {
-        int(size): {way: bench.on_top(times, way, loop) for way, loop in WAYS.items() if way in times}
-        for size, times in result["times"].items()
+        int(size): {way: bench.on_top(times, way, other) for way, other in WAYS.items() if way in times}
+        for size, times in result["reading"].items()
     }
 
 
@@ -238,7 +305,7 @@ def show(result):
     lines = [f"{result['count']} datagrams of {result['size']} bytes in the queue, {result['rounds']} rounds"]
     for size, times in result["times"].items():
         lines += [f"\nbatches of {size}:", bench.table(times, STDLIB)]
-    lines.append(f"\n{'what reading adds, ns a datagram; quartiles':44}batches of")
+    lines.append(f"\n{'what reading takes, ns a datagram; quartiles':44}batches of")
     for size, ways in added(result).items():
         for way, (median, low, high) in ways.items():
             lines.append(f"{way:44}{size:>10}{median:>10.1f}   {low:.1f} to {high:.1f}")

@@ -47,9 +47,8 @@ def plan(settings: Settings) -> Plan:
 def run(settings: Settings) -> dict[str, Any]:
     """Measure all."""
     with built() as programs:
-        return measure(
-            Stage(programs), [each for those in FAMILIES.values() for each in those], plan(settings), settings
-        )
+        contenders = [each for those in FAMILIES.values() for each in those]
+        return measure(Stage(programs), contenders, plan(settings), settings.seed)
 
 
 def measure(stage: Stage, contenders: Sequence[Contender], how: Plan, seed: int) -> dict[str, Any]:

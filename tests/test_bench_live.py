@@ -5,6 +5,7 @@ Owns runs as short as can be, with few contenders. Must not judge how fast anyth
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import json
@@ -42,8 +43,8 @@ def imported(*names: str) -> list[ModuleType]:
                 sys.modules[each.stem] = before[each.stem]
 
 
-figures, latency, live, load, loops, programs, rate, roster = imported(
-    *("figures", "latency", "live", "load", "loops", "programs", "rate", "roster")
+figures, latency, live, load, loops, programs, rate, roster, settings = imported(
+    *("figures", "latency", "live", "load", "loops", "programs", "rate", "roster", "settings")
 )
 
 SHORT = live.Feed(5_000, 0.1)
@@ -290,6 +291,20 @@ def contenders(package):
     ours = [roster.NATIVE, roster.NATIVE_TOLD]
     theirs = [roster.RECV_INTO, roster.RECVMSG_INTO]
     return [dataclasses.replace(each, program=package.BACKEND) for each in (*ours, *theirs)] + [roster.C_RECVMMSG]
+
+
+@pytest.mark.parametrize("scenario", [rate, latency, load, loops], ids=lambda each: each.__name__)
+def test_a_run_measures_by_its_settings(scenario, monkeypatch):
+    asked = []
+    monkeypatch.setattr(scenario, "built", contextlib.nullcontext)
+    monkeypatch.setattr(scenario, "Stage", lambda programs: "stage")
+    monkeypatch.setattr(scenario, "measure", lambda *arguments: asked.append(arguments))
+    for given in (settings.Settings(True, seed=1), settings.Settings(seed=2), settings.Settings(full=True, seed=3)):
+        scenario.run(given)
+        ((stage, several, how, seed),) = asked
+        assert (stage, how, seed) == ("stage", scenario.plan(given), given.seed)
+        assert several
+        asked.clear()
 
 
 def test_rate_from_end_to_end(stage, multicast):
