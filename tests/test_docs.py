@@ -28,6 +28,20 @@ def test_there_are_examples_and_each_says_what_it_prints():
     assert all(expected is not None for _, expected in (each.values for each in found))
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page):
+    """Other pages, their headings, and pictures."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" in target:
+            continue
+        file, _, heading = target.partition("#")
+        there = page.parent / file if file else page
+        assert there.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", there.read_text("utf-8"), re.MULTILINE)
+            assert heading in [each.lower().replace(" ", "-") for each in headings], target
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages are about Linux")
 @pytest.mark.parametrize(("code", "expected"), list(examples()))
 def test_an_example_prints_what_the_page_says(multicast, code, expected):
