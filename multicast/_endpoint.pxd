@@ -13,14 +13,17 @@ cdef struct Endpoint:
     int wake         # an eventfd; readable once the endpoint is closed
     int gate         # what callers are told to wait on: fd, or something that is ready when fd or the watch is
     int watch        # somebody else's, to be waited on beside ours; -1: none
-    uint32_t state   # atomic: CLOSED, plus EXCLUSIVE or SHARED for each call inside
+    uint32_t state   # atomic: CLOSED, plus EXCLUSIVE, LOOKING or SHARED for each call inside
 
 cdef enum:
     # Whoever brings the state to CLOSED alone, the closer or the last call to leave, closes the descriptors. Until
     # then their numbers are ours, so no call can meet a stranger's socket behind them.
     CLOSED = 1
     EXCLUSIVE = 2    # a call that uses the endpoint's memory: one at a time
-    SHARED = 4       # the unit in which all others are counted
+    LOOKING = 4      # within another call: to see to the watch, one at a time
+    SHARED = 8       # the unit in which all others are counted
+
+    HELD_UP = 1000000  # ns between two looks at a watch that another thread sees to
 
 cdef enum:
     # A spinning call can't see a signal: nothing interrupts what it asks, and whether one came is known only with the
@@ -33,7 +36,7 @@ cdef enum:
 cdef enum Entry:
     ENTERED
     ENDED            # the endpoint is closed
-    TAKEN            # another call is inside with EXCLUSIVE
+    TAKEN            # another call is inside with that claim, of which there is one at a time
 
 
 cdef inline int64_t monotonic_ns() noexcept nogil:
@@ -102,7 +105,7 @@ cdef inline bint endpoint_closed(Endpoint *endpoint) noexcept nogil:
 cdef inline Entry endpoint_enter(Endpoint *endpoint, uint32_t claim) noexcept nogil:
     cdef uint32_t old = atomic_load_word(&endpoint.state, __ATOMIC_ACQUIRE)
     while not old & CLOSED:
-        if old & claim & EXCLUSIVE:
+        if old & claim & (EXCLUSIVE | LOOKING):
             return TAKEN
         if atomic_swap_word(&endpoint.state, &old, old + claim, False, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE):
             return ENTERED

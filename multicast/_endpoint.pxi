@@ -92,8 +92,9 @@ cdef class _Endpoint(_Closable):
         self._socket = sock
         return 0
 
-    cdef int _look(self) except -1:
-        """What is watched beside the socket has something to say."""
+    cdef bint _look(self) except -1:
+        """What is watched beside the socket has something to say: see to it; false if another thread is at that."""
+        return True
 
     cdef int _dismiss(self) except -1:
         """Closed: wake who waits for it elsewhere than inside a call."""
@@ -115,7 +116,9 @@ cdef class _Endpoint(_Closable):
                 return _check(n, operation)
             if over:  # however often the watch is ready, the deadline holds
                 return n - 1
-            self._look()
+            if not self._look() and n == 1:
+                with nogil:
+                    outbox_pause(self._endpoint.wake, HELD_UP)
             if n > 1:
                 return n
             over = 0 <= deadline <= monotonic_ns()  # looking took until then: what came meanwhile came in time

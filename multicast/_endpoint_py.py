@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _RDHUP = getattr(select, "POLLRDHUP", 0)
 READABLE, WRITABLE, ERROR, HANGUP, _WATCHED = 1, 2, 4, 8, 16
+HELD_UP = 0.001  # seconds between two looks at a watch that another thread sees to
 _TURN = 0.005  # seconds, of one turn of spinning; SPIN_TURN of _endpoint.pxd says why
 
 
@@ -193,8 +194,9 @@ class Endpoint(Closable):
             self._own.close()
         super()._retire()
 
-    def _look(self) -> None:
-        """What is watched beside the socket has something to say."""
+    def _look(self) -> bool:
+        """What is watched beside the socket has something to say: see to it; False if another thread is at that."""
+        return True
 
     def _dismiss(self) -> None:
         """Closed: wake who waits for it elsewhere than inside a call."""
@@ -206,8 +208,8 @@ class Endpoint(Closable):
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             found = self._poll(writing, left)
             watched, found = found & _WATCHED, found & ~_WATCHED
-            if watched and not over:
-                self._look()
+            if watched and not over and not self._look() and not found:
+                time.sleep(HELD_UP)
             if found or over:  # however often the watch is ready, the deadline holds
                 return found
             over = deadline is not None and time.monotonic() >= deadline

@@ -3,10 +3,6 @@
 Owns which receivers are registered, and whose turn it is. Must not close one, nor receive but in iteration.
 """
 
-cdef enum:
-    HELD_UP = 1000000  # ns between two looks at a receiver whose watch another thread sees to
-
-
 cdef inline int64_t _due(int64_t timeout) noexcept nogil:
     """When waiting for so long (ns; -1: without end, 0: not at all) is over: monotonic ns, or the same of these two."""
     return timeout if timeout <= 0 else monotonic_ns() + timeout
@@ -176,17 +172,14 @@ cdef class Poller(_Closable):
         return 0
 
     cdef bint _look_after(self, uint64_t number) except -1:
-        """Have a receiver do what its watch is ready for; false if another thread is receiving, which does it, too."""
+        """Have a receiver do what its watch is ready for; false if another thread is at that. Others may receive."""
         cdef Receiver receiver = self._receivers.get(number)
-        cdef Entry entry = ENDED
-        if receiver is not None:
-            entry = endpoint_enter(&receiver._endpoint, EXCLUSIVE)
-        if entry == ENTERED:
-            try:
-                receiver._look()
-            finally:
-                receiver._leave(EXCLUSIVE)
-        return entry != TAKEN
+        if receiver is None or endpoint_enter(&receiver._endpoint, SHARED) != ENTERED:
+            return True
+        try:
+            return receiver._look()
+        finally:
+            receiver._leave(SHARED)
 
     cdef list _sort_out(self, int n):
         """Do what can be done here, and return the receivers that are ready, as they are after that."""

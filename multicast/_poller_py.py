@@ -10,7 +10,7 @@ import selectors
 import time
 
 from . import _arguments, _errors
-from ._endpoint_py import Claim, Closable, Spinning, final
+from ._endpoint_py import HELD_UP, Claim, Closable, Spinning, final
 from ._skt_py import Receiver
 
 TYPE_CHECKING = False
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Poller"]
 
 _LONGEST_WAIT = 86_400.0  # seconds: epoll takes 24 days at most; whoever waits for longer asks again
-_HELD_UP = 0.001  # seconds between two looks at a receiver whose watch another thread sees to
 
 
 def _due(timeout: int) -> float | None:
@@ -173,16 +172,10 @@ class Poller(Closable):
     # Waiting
 
     def _look_after(self, receiver: Receiver) -> bool:
-        """Have a receiver do what its watch is ready for; False if another thread is receiving, which does it, too."""
-        claim = Claim(exclusive=True)
+        """Have a receiver do what its watch is ready for; False if another thread is at that. Others may receive."""
+        claim = Claim(exclusive=False)
         try:
-            try:
-                inside = receiver._enter(claim, "poll")
-            except RuntimeError:
-                return False
-            if inside:
-                receiver._look()
-            return True
+            return not receiver._enter(claim, "poll") or receiver._look()
         finally:
             receiver._leave(claim)
 
@@ -199,7 +192,7 @@ class Poller(Closable):
                 held_up = True
         ready = [each for each, by_watch in told if not by_watch and each in self._watched]
         if held_up and not ready:
-            time.sleep(_HELD_UP)
+            time.sleep(HELD_UP)
         return ready
 
     def _wait(self, deadline: float | None) -> list[Receiver] | None:

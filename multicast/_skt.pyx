@@ -214,6 +214,10 @@ cdef class Receiver(_Endpoint):
             self._isolation.on = True
         first_counters(self._endpoint.fd, &self._counters)
 
+    def __dealloc__(self):
+        if self._endpoint.fd >= 0:  # nobody has closed it
+            self._pool.leave()
+
     cdef void _remember(self) noexcept nogil:
         ask_socket(self._endpoint.fd, &self._counters)
 
@@ -285,14 +289,21 @@ cdef class Receiver(_Endpoint):
         self._watch = make(self._memberships, self._endpoint.fd)
         self._endpoint.watch, self._endpoint.gate = self._watch.fileno(), self._watch.outer_fileno()
 
-    cdef int _look(self) except -1:
+    cdef bint _look(self) except -1:
         cdef int64_t now = coarse_ns()
+        cdef Entry entry = endpoint_enter(&self._endpoint, LOOKING)
         self._next_look = now + LOOK_EVERY
-        self._pool.trim(now)
-        self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
-        if self._watch is not None:
-            sock = _memberships.Descriptor(self._endpoint.fd, self._socket.family)
-            self._watch.handle(sock, self._totals.datagrams)
+        if entry != ENTERED:
+            return entry == ENDED
+        try:
+            self._blocks().trim(now)
+            self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
+            if self._watch is not None:
+                sock = _memberships.Descriptor(self._endpoint.fd, self._socket.family)
+                self._watch.handle(sock, atomic_load_count(&self._totals.datagrams, __ATOMIC_RELAXED))
+        finally:
+            self._leave(LOOKING)
+        return True
 
     cdef int _receive(self, Block *block, int64_t until) except? -1:
         """Receive what is there: how many datagrams are to be delivered, or -errno; 0: only foreign ones were there.

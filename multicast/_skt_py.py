@@ -179,6 +179,7 @@ class Receiver(Endpoint):
         self._queued: int | None = None
         self._last_receive_buffer = 0
         self._next_look = 0.0
+        self._looking = weakref.ref(Claim(exclusive=True))  # who sees to the watch: nobody
         self._watch: Watch | None = None
         self._awaiting: Awaiting | None = None
         self._awaited = False  # a task is suspended in a receive
@@ -240,11 +241,21 @@ class Receiver(Endpoint):
         self._watch = make(self._memberships, self._own.fileno())
         self._watched, self._gate = self._watch.fileno(), self._watch.outer_fileno()
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
         self._next_look = time.monotonic() + _LOOK_EVERY
-        self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
-        if self._watch is not None:
-            self._watch.handle(self._own, self._datagrams)
+        claim = Claim(exclusive=True)
+        with self._lock:
+            looking = self._looking()
+            if looking is not None and not looking.over:
+                return False
+            self._looking = weakref.ref(claim)
+        try:
+            self._remember()  # often enough for the kernel's 32 bits of drops not to wrap unseen
+            if self._watch is not None:
+                self._watch.handle(self._own, self._datagrams)
+        finally:
+            claim.over = True
+        return True
 
     def _receive_one(self, slot: memoryview, operation: str) -> Came:
         """Receive a datagram that is there into its slot."""

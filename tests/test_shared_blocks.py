@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import threading
 
 import pytest
@@ -114,6 +116,24 @@ def test_a_store_goes_on_when_all_who_shared_it_have_closed(pipes, polled):
     more = hold(second, 2)
     assert blocks_of(rx for rx, _ in second) == [6] * 3
     assert all(batch[0] == sent for sent, batch in kept + more)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_one_that_was_never_closed_holds_no_place_in_it(native, pipes, polled):
+    ((a, far),) = pipes(1)
+    near, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with other:
+        b = native.Receiver(near)
+        poller = polled(a, b)
+        kept = hold([(a, far)], 20)
+        poller.unregister(b)
+        poller.close()
+        del b
+        gc.collect()
+        del kept
+        assert a.stats().blocks == 20
+        a.close()
+        assert (a.stats().blocks, a.stats().slot_memory) == (0, 0)
 
 
 def test_threads_that_share_a_store_do_not_share_a_block(pipes, polled):
