@@ -137,6 +137,9 @@ class AsyncioWait(LoopWait):
             self.home.remove_reader(self._ready.fileno())
             self._ready.close()
         self._wake()
+        # A signal's handler may do this amid the loop's sleep, which goes on after it (PEP 475) unless it is interrupted.
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self.home.call_soon_threadsafe(lambda: None)
 
     def _runs_here(self) -> bool:
         return self._asyncio._get_running_loop() is self.home

@@ -13,7 +13,7 @@ import threading
 
 import anyio
 import pytest
-from loops import ASYNCIO, LOOPS, Started, all_of, runner, suspended
+from loops import ASYNCIO, DEADLINE, LOOPS, Started, all_of, runner, suspended
 from net import open_descriptors, python_environment
 
 pytest_plugins = ["loops_fixtures"]
@@ -153,6 +153,30 @@ def test_a_signals_handler_may_close(opened, run):
         run(main)
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("form", [all_of, lambda rx: rx.recv_batch_async()], ids=["async for", "recv_batch_async"])
+def test_a_signals_handler_may_close_while_the_loop_sleeps(opened, run, form):
+    """Nothing but the close wakes the loop before the backstop does."""
+    rx, _ = opened.pipe(timeout=None)
+    before = signal.signal(signal.SIGALRM, lambda *_: rx.close())
+
+    async def main():
+        backstop = anyio.current_time() + DEADLINE / 4
+        with anyio.CancelScope(deadline=backstop):
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            try:
+                assert await form(rx) == []
+            except OSError as error:
+                assert error.errno == errno.EBADF
+        assert rx.closed
+        assert anyio.current_time() < backstop
+
+    try:
+        run(main)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 # Nothing comes after it ---------------------------------------------------------------------------------------------
