@@ -177,17 +177,29 @@ class TrioWait(LoopWait):
             self._ready.close()
 
     def _runs_here(self) -> bool:
-        lowlevel = self._trio.lowlevel
-        return bool(lowlevel.in_trio_run() and lowlevel.current_trio_token() is self.home)
+        with contextlib.suppress(RuntimeError):  # no run of trio's is here; in_trio_run() says so, but is newer
+            return self._trio.lowlevel.current_trio_token() is self.home
+        return False
 
     def _post(self, call: Callable[[], None]) -> None:
         self.home.run_sync_soon(call)
 
 
+def _in_trio_task(lowlevel: Any) -> bool:
+    """Ask as every trio can be asked; False also for what isn't trio, or is still being imported."""
+    ask = getattr(lowlevel, "in_trio_task", None)
+    if ask is not None:
+        return bool(ask())
+    with contextlib.suppress(AttributeError, RuntimeError):
+        lowlevel.current_task()
+        return True
+    return False
+
+
 def running() -> tuple[type[LoopWait], Any]:
     """Return how to wait in the event loop that runs here, and which it is; (_, None): none that is known does."""
     lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
-    if lowlevel is not None and lowlevel.in_trio_task():  # asked first: trio can run as a guest of an asyncio loop
+    if _in_trio_task(lowlevel):  # asked first: trio can run as a guest of an asyncio loop
         return TrioWait, lowlevel.current_trio_token()
     asyncio = sys.modules.get("asyncio")
     return AsyncioWait, None if asyncio is None else asyncio._get_running_loop()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from importlib import import_module
+from types import SimpleNamespace
 
 import anyio
 import pytest
@@ -545,3 +546,52 @@ def test_the_watch_is_seen_to_while_a_task_waits_and_not_without_end(opened, fee
 
     run(main)
     assert 3 <= len(looks) < 60
+
+
+# Other trios ---------------------------------------------------------------------------------------------------------
+
+
+def outside():
+    raise RuntimeError("must be called from async context")
+
+
+@pytest.mark.parametrize(
+    "lowlevel",
+    [SimpleNamespace(current_task=outside, current_trio_token=outside), SimpleNamespace()],
+    ids=["old", "half imported"],
+)
+def test_an_old_trio_that_is_merely_imported_does_no_harm(opened, run_asyncio, monkeypatch, lowlevel):
+    rx, far = opened.pipe()
+
+    async def main():
+        monkeypatch.setitem(sys.modules, "trio", SimpleNamespace(lowlevel=lowlevel))
+        asyncio.get_running_loop().call_later(0.01, far.send, b"x")
+        try:
+            assert len(await rx.recv_batch_async()) == 1
+        finally:
+            monkeypatch.undo()
+
+    run_asyncio(main)
+
+
+def test_a_trio_that_can_only_be_asked_for_its_task_is_enough(opened, monkeypatch):
+    """As it was before it had in_trio_task and in_trio_run."""
+    monkeypatch.delattr(trio.lowlevel, "in_trio_task")
+    monkeypatch.delattr(trio.lowlevel, "in_trio_run")
+    there, far = opened.pipe(timeout=None)
+    elsewhere, _ = opened.pipe()
+
+    async def main():
+        async with anyio.create_task_group() as group:
+            receiving = Started(group, lambda: all_of(there))
+            await suspended(there)
+            numbered(far, 0, 3)
+            while there.stats().datagrams < 3:
+                await anyio.sleep(0)
+            there.close()
+        assert receiving.got == [0, 1, 2]
+        with pytest.raises(TimeoutError):
+            await elsewhere.recv_batch_async(0.001)
+
+    runner("trio")(main)
+    elsewhere.close()  # where no trio runs
