@@ -10,6 +10,7 @@ import contextlib
 import math
 import os
 import sys
+import weakref
 
 from ._oneshot import one_shot
 
@@ -77,6 +78,19 @@ class LoopWait:
         raise NotImplementedError
 
 
+class _Sleeper:
+    """Who waits, as the loop's reader has it. Nothing else does, so a closed loop leaves no task that never ends."""
+
+    __slots__ = ("__weakref__", "waiter")
+
+    def __init__(self) -> None:
+        self.waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
 class AsyncioWait(LoopWait):
     """In a loop of asyncio's kind: by one reader that is added once and stays."""
 
@@ -85,25 +99,22 @@ class AsyncioWait(LoopWait):
     def __init__(self, home: asyncio.AbstractEventLoop, receiver: Receiver) -> None:
         super().__init__(home, receiver)
         self._asyncio: Any = sys.modules["asyncio"]  # at the interpreter's end nothing can be imported
-        self._waiter: asyncio.Future[None] | None = None
+        sleeper = _Sleeper()
+        self._sleeper = weakref.ref(sleeper)  # by the loop alone it lives: the task that it knows has the receiver
         self._thread: asyncio.Future[None] | None = None
         if self._ready is not None:
             try:
-                home.add_reader(self._ready.fileno(), self._readable)
+                home.add_reader(self._ready.fileno(), self._readable, sleeper)
             except BaseException as error:
                 self._let_go()
                 if not isinstance(error, NotImplementedError):  # as of the loop that is Windows' default
                     raise
                 self._ready = None
 
-    def _readable(self) -> None:
+    def _readable(self, sleeper: _Sleeper) -> None:
         assert self._ready is not None
         if self._ready.fired():
-            self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+            sleeper.wake()
 
     async def pass_turn(self) -> None:
         await _Turn()
@@ -111,15 +122,16 @@ class AsyncioWait(LoopWait):
     async def wait(self, receiver: Receiver, seconds: float | None) -> None:
         if self._ready is None:
             return await self._wait_in_thread(receiver, seconds)
-        if self._ready.closed:
+        sleeper = self._sleeper()
+        if self._ready.closed or sleeper is None:
             return None
         self._ready.arm()
-        self._waiter = self.home.create_future()
-        timer = None if seconds is None else self.home.call_later(seconds, self._wake)
+        sleeper.waiter = self.home.create_future()
+        timer = None if seconds is None else self.home.call_later(seconds, sleeper.wake)
         try:
-            await self._waiter
+            await sleeper.waiter
         finally:
-            self._waiter = None
+            sleeper.waiter = None
             if timer is not None:
                 timer.cancel()
 
@@ -133,11 +145,13 @@ class AsyncioWait(LoopWait):
             ended.result()
 
     def _end(self) -> None:
+        sleeper = self._sleeper()
+        if sleeper is not None:
+            sleeper.wake()
         if self._ready is not None and not self._ready.closed:
             self.home.remove_reader(self._ready.fileno())
             self._ready.close()
-        self._wake()
-        # A signal's handler may do this amid the loop's sleep, which goes on after it (PEP 475) unless it is interrupted.
+        # A signal's handler may do this amid the loop's sleep, which goes on after it (PEP 475) if nothing ends it.
         with contextlib.suppress(RuntimeError):  # the loop was closed
             self.home.call_soon_threadsafe(lambda: None)
 
@@ -198,7 +212,7 @@ def _in_trio_task(lowlevel: Any) -> bool:
 
 def running() -> tuple[type[LoopWait], Any]:
     """Return how to wait in the event loop that runs here, and which it is; (_, None): none that is known does."""
-    lowlevel = getattr(sys.modules.get("trio"), "lowlevel", None)
+    lowlevel: Any = getattr(sys.modules.get("trio"), "lowlevel", None)
     if _in_trio_task(lowlevel):  # asked first: trio can run as a guest of an asyncio loop
         return TrioWait, lowlevel.current_trio_token()
     asyncio = sys.modules.get("asyncio")

@@ -415,7 +415,7 @@ def test_what_comes_while_nobody_waits_wakes_the_loop_once_at_most(opened, run_a
     """Else a loop would spin for as long as the receiver's task does something else."""
     woken = []
     original = multicast._loops.AsyncioWait._readable
-    monkeypatch.setattr(multicast._loops.AsyncioWait, "_readable", lambda self: (woken.append(1), original(self)))
+    monkeypatch.setattr(multicast._loops.AsyncioWait, "_readable", lambda *each: (woken.append(1), original(*each)))
     rx, far = opened.pipe()
 
     async def main():
