@@ -325,8 +325,8 @@ def test_importing_prints_nothing(each_backend):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_importing_costs_at_most_ten_milliseconds_over_a_socket(each_backend):
-    """By the best of several interpreters, and in their own time: what a busy machine adds can't make that worse."""
+def test_importing_costs_at_most_a_third_of_asyncio_over_a_socket(each_backend):
+    """That is 10 ms where asyncio takes 30, as on an idle machine; on a busy one both take longer."""
     copy, word = each_backend
     assert compileall.compile_dir(copy.package, quiet=1)
     code = """
@@ -335,8 +335,10 @@ sys.path.insert(0, {directory!r})
 import socket
 begin = time.process_time()
 import multicast
-print(time.process_time() - begin)
+middle = time.process_time()
+import asyncio
+print((middle - begin) / (time.process_time() - middle))
 """
     runs = [copy.run(code.format(directory=str(copy.directory)), word) for _ in range(10)]
     assert [done.stderr for done in runs if done.returncode] == []
-    assert min(float(done.stdout) for done in runs) <= 0.010
+    assert min(float(done.stdout) for done in runs) <= 1 / 3
