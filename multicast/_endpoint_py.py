@@ -93,7 +93,7 @@ class Closable:
         """Keep what may be asked for once the descriptor is gone."""
 
     def _part(self) -> None:
-        """Closed, and the descriptors are there still: leave whoever else waits on them."""
+        """Closed, and the descriptors are there still: leave whoever else waits on them; again, go on with that."""
 
     def _retire(self) -> None:
         """Closed, and nobody is inside any more: let go."""
@@ -124,9 +124,14 @@ class Closable:
 
     def _leave(self, claim: Claim) -> None:
         """End a call, if it had begun; the last one to leave lets go of what is closed."""
-        claim.over = True
         if self._pid != os.getpid():  # a forked child: none begins here, and the lock may be a parent's thread's
+            claim.over = True
             return
+        try:
+            if self._closed and not self._retired:
+                self._part()  # whoever leaves sees to it: a signal's handler may have raised amid the close
+        finally:
+            claim.over = True
         with self._lock:
             if self._closed and not self._retired and not self._inside():
                 self._retire()
@@ -147,7 +152,6 @@ class Closable:
                     if not self._closed:
                         self._closed = True
                         self._ring()
-                self._part()
         finally:
             self._leave(claim)
 

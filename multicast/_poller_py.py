@@ -94,9 +94,9 @@ class Poller(Closable):
                 raise _errors.closed(operation)
             if not receiver._enter(inside, operation):
                 raise _errors.receiver_closed(operation)
+            receiver._meet(self)  # first: its close then takes back whatever a signal's handler interrupted
             self._watch_for(receiver, operation)
-            receiver._meet(self)
-            if receiver._closed:  # and may have been before they had met
+            if receiver._closed:  # and may have been before it was watched
                 self._drop(receiver)
         finally:
             receiver._leave(inside)
@@ -107,8 +107,8 @@ class Poller(Closable):
             if receiver in self._watched:
                 raise _errors.registered(operation)
             own = (receiver._own.fileno(), receiver._watched)
-            self._watched[receiver] = own[:1] if receiver._watched < 0 else own
             try:
+                self._watched[receiver] = own[:1] if receiver._watched < 0 else own
                 for number, fd in enumerate(self._watched[receiver]):
                     self._selector.register(fd, selectors.EVENT_READ, (receiver, number > 0))
             except BaseException as error:
@@ -126,14 +126,14 @@ class Poller(Closable):
             if not self._enter(claim, "unregister"):
                 return False  # all of them go with the selector
             with self._lock:
-                if receiver not in self._watched:
-                    return False
-                for fd in self._watched.pop(receiver):
-                    with contextlib.suppress(KeyError):
+                known = receiver in self._watched
+                for fd in self._watched.get(receiver, ()):
+                    with contextlib.suppress(KeyError):  # a signal's handler had raised amid this before
                         self._selector.unregister(fd)
+                self._watched.pop(receiver, None)
                 if not self._watched:  # who waits here would wait for ever
                     self._ring()
-            return True
+            return known
         finally:
             self._leave(claim)
 

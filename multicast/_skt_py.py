@@ -213,11 +213,11 @@ class Receiver(Endpoint):
             self._pollers = [*others, weakref.ref(poller)]
 
     def _part(self) -> None:
-        with self._lock:
-            pollers, self._pollers = self._pollers, []
-        for each in pollers:
+        for each in self._pollers:
             if (poller := each()) is not None:
                 poller._drop(self)
+            with self._lock:  # only now: had a signal's handler raised before, the next call would go on with this one
+                self._pollers = [other for other in self._pollers if other is not each]
 
     def _retire(self) -> None:
         if self._watch is not None:

@@ -263,6 +263,56 @@ def test_ctrl_c_ends_a_wait_and_leaves_all_as_it_was(pipes, polled, spin):
         assert bytes(next(poller)[1][0]) == bytes([i])
 
 
+class Boom(Exception):
+    """What a handler raises here."""
+
+
+AMID = ("_add", "_close", "_drop", "_enter", "_leave", "_meet", "_part", "_ring", "_watch_for")
+
+
+def raising_at(line, call):
+    """Call, and raise before that line of all that run within AMID: whether there were so many."""
+    left, before = [line], sys.gettrace()
+
+    def trace(frame, event, _):
+        if frame.f_code.co_name not in AMID:
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] < 0:
+                raise Boom
+        return trace
+
+    sys.settrace(trace)
+    try:
+        call()
+    except Boom:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("amid", ["close", "register", "unregister"])
+def test_what_a_handler_raises_amid_a_call_leaves_no_closed_receiver_registered(both, amid):
+    """Of the twin, which takes many steps, at each of which a handler may raise; the native backend runs none there."""
+    stdlib, interrupted_at = both[1], 0
+    with stdlib.Poller() as poller:
+        for line in range(1000):
+            near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with far, stdlib.Receiver(near) as rx:
+                if amid != "register":
+                    poller.register(rx)
+                call = rx.close if amid == "close" else lambda rx=rx: getattr(poller, amid)(rx)
+                interrupted_at += raising_at(line, call)
+                rx.close()
+                assert (len(poller), len(poller._selector.get_map()), near.fileno()) == (0, 1, -1), line  # 1: its wake
+                assert rx._retired, line
+            if interrupted_at == line:
+                break
+        assert interrupted_at > 20
+
+
 @pytest.mark.parametrize("spin", [None, math.inf], ids=["asleep", "spinning"])
 def test_a_signal_with_a_handler_does_not_shorten_the_wait(pipes, polled, spin):
     ((rx, _),) = pipes(1)
