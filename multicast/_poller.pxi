@@ -160,6 +160,15 @@ cdef class Poller(_Closable):
 
     # Waiting
 
+    cdef bint _nothing_left(self) except -1:
+        """Whether nobody is registered. Then that is known, and `fileno()` needs not go on telling of it."""
+        cdef bint nothing
+        with cython.critical_section(self):
+            nothing = not self._numbers
+            if nothing:
+                poller_woken(&self._endpoint)
+        return nothing
+
     cdef int _make_room(self) except -1:
         """Have room for an event of each descriptor, so that one wait tells of all that are ready."""
         cdef int wanted = 2 * <int> len(self._numbers) + 1
@@ -210,7 +219,7 @@ cdef class Poller(_Closable):
         cdef int n
         while True:
             PyErr_CheckSignals()
-            if endpoint_closed(&self._endpoint) or not self._numbers:
+            if endpoint_closed(&self._endpoint) or self._nothing_left():
                 return None
             self._make_room()
             until = spin_turn(self._spin, deadline, &spin_end) if self._spin and deadline and not over else 0

@@ -171,6 +171,20 @@ class Poller(Closable):
 
     # Waiting
 
+    def _woken(self) -> None:
+        """Take notice of all that was rung, so that it ends no other wait."""
+        with contextlib.suppress(BlockingIOError):
+            while self._wake.recv(4096):
+                pass
+
+    def _nothing_left(self) -> bool:
+        """Whether nobody is registered. Then that is known, and `fileno()` needs not go on telling of it."""
+        with self._lock:
+            if self._watched:
+                return False
+            self._woken()
+        return True
+
     def _look_after(self, receiver: Receiver) -> bool:
         """Have a receiver do what its watch is ready for; False if another thread is at that. Others may receive."""
         claim = Claim(exclusive=False)
@@ -184,9 +198,7 @@ class Poller(Closable):
         held_up = False
         told: list[tuple[Receiver, bool]] = [key.data for key, _ in found if key.data is not None]
         if len(told) < len(found):
-            with contextlib.suppress(BlockingIOError):
-                while self._wake.recv(4096):
-                    """Take notice of all that was rung."""
+            self._woken()
         for receiver, by_watch in told:
             if by_watch and receiver in self._watched and not self._look_after(receiver):
                 held_up = True
@@ -200,7 +212,7 @@ class Poller(Closable):
         spinning = Spinning(self._spin if deadline != 0 else 0)
         over = False
         while True:
-            if self._closed or not self._watched:
+            if self._closed or self._nothing_left():
                 return None
             until = 0.0 if over else spinning.turn(deadline)
             if until:

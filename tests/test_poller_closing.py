@@ -106,6 +106,23 @@ def test_with_none_registered_there_is_nothing_to_wait_for(polled, pipes):
     assert "poll: no receiver is registered" in str(waiting.result())
 
 
+@linux
+@pytest.mark.parametrize("closing", [True, False], ids=["closed", "unregistered"])
+def test_its_descriptor_tells_once_that_the_last_receiver_has_gone(pipes, polled, closing):
+    """Else an event loop that is told, and polls, would be told again at once, for ever."""
+    (rx, _), (other, far) = pipes(2)
+    poller = polled(rx)
+    rx.close() if closing else poller.unregister(rx)
+    assert select.select([poller], [], [], 0)[0] == [poller]
+    refused(ValueError, lambda: poller.poll(0), "poll: no receiver is registered")
+    assert select.select([poller], [], [], 0)[0] == []
+    poller.register(other)
+    assert poller.poll(0) == []
+    far.send(b"x")
+    assert select.select([poller], [], [], 0)[0] == [poller]
+    assert poller.poll() == [other]
+
+
 def test_a_closed_poller_says_so(pipes, polled):
     ((rx, _),) = pipes(1)
     with polled(rx) as poller:
