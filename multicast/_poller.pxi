@@ -149,7 +149,7 @@ cdef class Poller(_Closable):
                     checked._leave(SHARED)
         finally:
             self._leave(SHARED)
-        if not known and not self.closed:
+        if not known and not (self.closed or checked.closed):  # another thread may have closed either just now
             raise _errors.not_registered("unregister")
 
     def __len__(self):

@@ -157,7 +157,8 @@ class Poller(Closable):
         try:
             if not self._enter(claim, "unregister"):
                 raise _errors.closed("unregister")
-            if checked._enter(inside, "unregister") and not self._drop(checked) and not self._closed:
+            known = not checked._enter(inside, "unregister") or self._drop(checked)
+            if not known and not (self._closed or checked._closed):  # another thread may have closed either just now
                 raise _errors.not_registered("unregister")
         finally:
             checked._leave(inside)

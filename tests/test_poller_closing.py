@@ -148,6 +148,23 @@ def test_a_closed_receiver_can_t_be_registered_and_needs_not_be_unregistered(pip
     assert len(poller) == 1
 
 
+def test_one_that_is_closed_just_as_it_is_unregistered_needs_not_be(both, monkeypatch):
+    """Of the twin, where the close can be put between two steps; the native backend's take no Python code between."""
+    stdlib = both[1]
+    drop = stdlib.Poller._drop
+
+    def overtaken(poller, receiver):
+        monkeypatch.undo()
+        receiver.close()
+        return drop(poller, receiver)
+
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with far, stdlib.Receiver(near) as rx, stdlib.Poller([rx]) as poller:
+        monkeypatch.setattr(stdlib.Poller, "_drop", overtaken)
+        assert poller.unregister(rx) is None
+        assert (rx.closed, len(poller)) == (True, 0)
+
+
 def test_its_descriptors_go_when_it_is_closed_though_nobody_polls(opened, multicast, feed, polled):
     rx = opened.receiver(feed)
     poller = polled(rx)
