@@ -10,7 +10,6 @@ import errno
 import itertools
 import os
 import socket
-import sys
 import time
 import weakref
 
@@ -20,6 +19,7 @@ from ._ancillary_py import widened
 from ._batch_py import Batch, Told, _Pool
 from ._endpoint_py import ERROR, HANGUP, READABLE, Claim, Endpoint, Spinning, final
 from ._late import late
+from ._mmsg_py import DONTWAIT, receive_one
 from ._options_py import (
     _receive_buffer,
     block_source,
@@ -81,11 +81,8 @@ __all__ = [
 VERSION = __version__
 notice: Callable[[], None] | None = None  # the door's: what to say when the first receiver opens
 
-_LINUX = sys.platform == "linux"
-_DONTWAIT: int = getattr(socket, "MSG_DONTWAIT", 0)  # 0: Windows has none
 _LOOK_EVERY = 0.1  # seconds between two looks at what changes slowly, while datagrams keep coming
 _FOREIGN_AT_ONCE = 16  # batches of nothing but foreign datagrams that timeout=0 goes through
-_WSAEMSGSIZE = 10040  # Windows: the datagram was longer than the buffer, which is full
 
 
 def batch_refusals() -> tuple[int, int] | None:
@@ -257,28 +254,6 @@ class Receiver(Endpoint):
             claim.over = True
         return True
 
-    def _receive_one(self, slot: memoryview, operation: str) -> Came:
-        """Receive a datagram that is there into its slot."""
-        if _LINUX and not (self._control_size or self._kept):
-            # MSG_TRUNC: the real length, also of what is cut
-            return Came(self._own.recv_into(slot, 0, socket.MSG_TRUNC | _DONTWAIT))
-        if not _DONTWAIT and not self._poll(False, 0) & READABLE:
-            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        if not hasattr(self._own, "recvmsg_into"):  # Windows
-            try:
-                return Came(*self._own.recvfrom_into(slot))
-            except OSError as error:
-                if error.errno != _WSAEMSGSIZE:
-                    raise
-                return Came(len(slot) + 1)  # longer, and that is all that it tells
-        flags = _DONTWAIT | (socket.MSG_TRUNC if _LINUX else 0)
-        length, messages, flags, name = self._own.recvmsg_into([slot], self._control_size, flags)
-        if length == 0 and name is None and self._own.family in (socket.AF_INET, socket.AF_INET6):
-            raise _errors.shut_down(operation)  # an empty datagram has a sender
-        if not _LINUX:  # elsewhere that it was cut is told, not from what
-            length += bool(flags & socket.MSG_TRUNC)
-        return Came(length, name, messages, bool(self._control_size and flags & socket.MSG_CTRUNC))
-
     def _receive(self, operation: str) -> list[Came]:
         """Receive what is there, up to a batch; raises if nothing is."""
         if self._late_error is not None:
@@ -287,7 +262,9 @@ class Receiver(Endpoint):
         came = self._came  # what a handler interrupted: still in its slots, and delivered now
         try:
             for slot in self._slots[len(came) :]:  # appending one by one keeps what came before an error
-                came.append(self._receive_one(slot, operation))
+                if not DONTWAIT and not self._poll(False, 0) & READABLE:
+                    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+                came.append(receive_one(self._own, slot, self._control_size, bool(self._kept), operation))
         except BlockingIOError:
             if not came:
                 raise

@@ -64,7 +64,7 @@ def test_what_a_handler_raises_ends_a_blocked_receive(opened, handling, error):
 def test_what_a_handler_raises_amid_a_batch_costs_no_more_than_the_datagram_at_hand(both, handling, error, monkeypatch):
     """Of the twin, whose batch takes many steps; the native backend runs no handler with datagrams in hand."""
     stdlib = both[1]
-    module = stdlib.skt._backend
+    module = stdlib._mmsg_py
     came = module.Came
 
     def interrupted(*arguments):
