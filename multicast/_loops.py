@@ -6,6 +6,7 @@ loaded already. Must not receive: whoever waits is woken, and sees for itself.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import math
 import os
@@ -32,7 +33,7 @@ class _Turn:
         yield
 
 
-class LoopWait:
+class LoopWait(abc.ABC):
     """How a receiver waits in one event loop, from the first time until it is closed or used in another one.
 
     - home: the loop, or trio's token of its run
@@ -42,13 +43,13 @@ class LoopWait:
         self.home, self._pid = home, os.getpid()
         self._ready = one_shot(receiver.fileno())  # None: there is nothing that the loop could watch
 
+    @abc.abstractmethod
     async def pass_turn(self) -> None:
         """Let the other tasks of the loop run once."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def wait(self, receiver: Receiver, seconds: float | None) -> None:
         """Wait until there may be something to receive, the receiver is closed, or the time is over."""
-        raise NotImplementedError
 
     def dismiss(self) -> None:
         """Stop the loop from watching and wake who waits; from any thread, also amid an earlier call."""
@@ -66,16 +67,17 @@ class LoopWait:
         if self._ready is not None:
             self._ready.close()
 
+    @abc.abstractmethod
     def _end(self) -> None:
         """Do what `dismiss` says, in the loop's own thread."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _runs_here(self) -> bool:
-        raise NotImplementedError
+        """Whether this is that thread."""
 
+    @abc.abstractmethod
     def _post(self, call: Callable[[], None]) -> None:
         """Have the loop make a call in its own thread; RuntimeError if it never will."""
-        raise NotImplementedError
 
 
 class _Sleeper:
