@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import random
+import socket
 import statistics
 import sys
 import time
@@ -22,7 +23,6 @@ from ._columns import Wanted
 from ._options_py import memory_of
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ._skt_py import Receiver
@@ -121,6 +121,8 @@ def joined_socket() -> socket.socket:
     """Return a socket that has joined GROUP, on a port that nobody else has."""
     sock = skt.genSocket()
     try:
+        # Among sockets that reuse addresses Linux counts no port as taken: it would give one to two of them.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         sock.bind((GROUP, 0))
         skt.join_group(sock, GROUP, INTERFACE)
     except OSError:

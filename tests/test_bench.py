@@ -1,5 +1,6 @@
 """The benchmark's short form: it measures what it says, and tells when it could not."""
 
+import contextlib
 import errno
 import json
 import os
@@ -124,6 +125,13 @@ def test_a_datagram_of_somebody_else_is_noticed(queue, monkeypatch):
         stranger.send(b"not of the benchmark")
     with pytest.raises(bench.TooShortError, match="others came"):
         queue.fill()
+
+
+def test_queues_have_ports_of_their_own():
+    """With one port, two would get each other's datagrams: among 600 of some 28,000, that is all but sure to be seen."""
+    with contextlib.ExitStack() as closing:
+        ports = [closing.enter_context(bench.joined_socket()).getsockname()[1] for _ in range(600)]
+    assert len(set(ports)) == 600
 
 
 def test_a_queue_closes_what_it_opened(queue):
