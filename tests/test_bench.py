@@ -128,7 +128,7 @@ def test_a_datagram_of_somebody_else_is_noticed(queue, monkeypatch):
 
 
 def test_queues_have_ports_of_their_own():
-    """With one port, two would get each other's datagrams: among 600 of some 28,000, that is all but sure to be seen."""
+    """With one port, two would get each other's datagrams: among 600 of some 28,000 that is all but sure to be seen."""
     with contextlib.ExitStack() as closing:
         ports = [closing.enter_context(bench.joined_socket()).getsockname()[1] for _ in range(600)]
     assert len(set(ports)) == 600
