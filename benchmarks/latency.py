@@ -22,7 +22,8 @@ SIZE, RATE = 200, 1_000  # a second; gaps from half to one and a half of that
 SETTLING = 20  # datagrams at the start of a round that don't count
 CONTENDERS = (
     *(roster.C_RECV, roster.C_RECVMMSG, roster.GO, roster.RECV_INTO, roster.EXPERT, roster.TWIN),
-    *(roster.NATIVE, roster.NATIVE_SPIN, roster.ASYNCIO, roster.UVLOOP, roster.NATIVE_ASYNCIO, roster.NATIVE_UVLOOP),
+    *(roster.NATIVE, roster.NATIVE_SPIN, roster.ASYNCIO, roster.NATIVE_ASYNCIO, roster.NATIVE_ASYNCIO_CALLBACK),
+    *(roster.UVLOOP, roster.NATIVE_UVLOOP, roster.NATIVE_UVLOOP_CALLBACK),
 )
 SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 

@@ -36,6 +36,8 @@ NATIVE_SOURCE = _python("native, source", "batches-source")
 NATIVE_TOLD = _python("native, all columns", "batches-all", told=True)
 NATIVE_ASYNCIO = _python("native, asyncio", "batches-asyncio")
 NATIVE_UVLOOP = _python("native, uvloop", "batches-uvloop")
+NATIVE_ASYNCIO_CALLBACK = _python("native, asyncio callback", "callback-asyncio")
+NATIVE_UVLOOP_CALLBACK = _python("native, uvloop callback", "callback-uvloop")
 NATIVE_ASYNCIO_VIEWS = _python("native, asyncio, each view", "views-asyncio")
 NATIVE_UVLOOP_VIEWS = _python("native, uvloop, each view", "views-uvloop")
 

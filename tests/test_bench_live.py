@@ -107,6 +107,7 @@ def test_the_books_of_ours_close(stage, multicast, contender):
 WAITING = (
     *((each, SHORT) for each in (roster.NATIVE_SPIN, roster.NATIVE_ASYNCIO_VIEWS, roster.NATIVE_UVLOOP_VIEWS)),
     *((each, STAMPED) for each in (roster.NATIVE_SPIN, roster.NATIVE_ASYNCIO, roster.NATIVE_UVLOOP)),
+    *((each, STAMPED) for each in (roster.NATIVE_ASYNCIO_CALLBACK, roster.NATIVE_UVLOOP_CALLBACK)),
 )
 
 

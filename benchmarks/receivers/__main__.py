@@ -61,6 +61,8 @@ TIMING = {
     "batches-spin": partial(timing.batches, spin=math.inf),
     "batches-asyncio": partial(timing.batches_async, run=asyncio.run),
     "batches-uvloop": partial(timing.batches_async, run=under_uvloop),
+    "callback-asyncio": partial(timing.callback, run=asyncio.run),
+    "callback-uvloop": partial(timing.callback, run=under_uvloop),
 }
 
 

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from job import Absent, Job
@@ -29,15 +29,32 @@ def receiver(job: Job, **options: Any) -> multicast.Receiver:
     return rx
 
 
-def receiver_async(job: Job, **options: Any) -> multicast.Receiver:
-    """Open ours inside an event loop."""
+def _receiver_in_loop(job: Job, **options: Any) -> multicast.Receiver:
     if not hasattr(multicast.Receiver, "__aiter__"):
         raise Absent("this multicast.Receiver can't be iterated by async for")
     job.sock.setblocking(False)
-    rx = multicast.Receiver(job.sock, batch_size=job.batch, datagram_size=job.size, **options)
-    loop = asyncio.get_running_loop()
+    return multicast.Receiver(job.sock, batch_size=job.batch, datagram_size=job.size, **options)
+
+
+def receiver_async(job: Job, **options: Any) -> multicast.Receiver:
+    """Open ours inside an event loop; it is closed at the end, which ends what iterates."""
+    rx, loop = _receiver_in_loop(job, **options), asyncio.get_running_loop()
     job.on_stop(lambda: loop.call_soon_threadsafe(rx.close))
     return rx
+
+
+@contextlib.asynccontextmanager
+async def reader(job: Job, take: Callable[[multicast.Receiver], None]) -> AsyncIterator[None]:
+    """Have the running loop call `take` whenever ours is ready; inside, everything has come."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    with _receiver_in_loop(job) as rx:
+        loop.add_reader(rx.fileno(), take, rx)
+        job.on_stop(lambda: loop.call_soon_threadsafe(done.set_result, None))
+        job.begin()
+        await done
+        loop.remove_reader(rx.fileno())
+        yield
 
 
 @contextlib.asynccontextmanager

@@ -15,6 +15,8 @@ from typing import Any
 import opened
 from job import STAMP_AT, Job
 
+import multicast
+
 Run = Callable[[Coroutine[Any, Any, list[int]]], list[int]]
 
 now = time.monotonic_ns
@@ -70,6 +72,24 @@ def batches(job: Job, **options: object) -> list[int]:
         for view in batch:
             delays.append(at - stamp(view)[0])  # noqa: PERF401 - as in the others
     return delays
+
+
+def callback(job: Job, run: Run) -> list[int]:
+    """Receive in what the loop calls, as a protocol does: no task has to be woken."""
+
+    async def receive() -> list[int]:
+        delays: list[int] = []
+
+        def take(rx: multicast.Receiver) -> None:
+            batch = rx.recv_batch(0)
+            at = now()
+            for view in batch:
+                delays.append(at - stamp(view)[0])  # noqa: PERF401 - as in the others
+
+        async with opened.reader(job, take):
+            return delays
+
+    return run(receive())
 
 
 def batches_async(job: Job, run: Run, **options: object) -> list[int]:
