@@ -229,28 +229,23 @@ cdef class Receiver(_Endpoint):
 
     cdef int _share(self, dict pools) except -1:
         """Take blocks from where other receivers of a thread take theirs: what one let go of is in the caches still."""
-        cdef _Pool own, found
-        if endpoint_enter(&self._endpoint, EXCLUSIVE) != ENTERED:
-            return 0  # another thread receives here
-        try:
-            own = self._pool
-            likeness = own.likeness()
-            if likeness is None or own.receivers > 1:
-                return 0
-            found = pools.setdefault(likeness, own)
-            if found is own:
-                return 0
-            if not found.join():
-                pools[likeness] = own
-                return 0
-            with cython.critical_section(self):
-                self._pool = found
-            own.leave()
-        finally:
-            self._leave(EXCLUSIVE)
+        cdef _Pool own = self._blocks()
+        cdef _Pool found
+        likeness = own.likeness()
+        if likeness is None or own.receivers > 1:
+            return 0
+        found = pools.setdefault(likeness, own)
+        if found is own:
+            return 0
+        if not found.join():
+            pools[likeness] = own
+            return 0
+        with cython.critical_section(self):
+            self._pool, own = found, self._pool  # as another poller may have left it meanwhile
+        own.leave()
 
     cdef _Pool _blocks(self):
-        """The pool that it takes from now; for calls that are not inside with EXCLUSIVE."""
+        """The pool that calls which begin now take from; it may be another one at any time."""
         with cython.critical_section(self):
             return self._pool
 
@@ -305,12 +300,11 @@ cdef class Receiver(_Endpoint):
             self._leave(LOOKING)
         return True
 
-    cdef int _receive(self, Block *block, int64_t until) except? -1:
+    cdef int _receive(self, Pool *pool, Block *block, int64_t until) except? -1:
         """Receive what is there: how many datagrams are to be delivered, or -errno; 0: only foreign ones were there.
 
         If nothing is, ask again and again `until` then (monotonic ns; 0: once), or until the receiver is closed.
         """
-        cdef Pool *pool = &self._pool.pool
         cdef _Groups groups
         cdef bint came = False, last = True
         cdef int n
@@ -339,8 +333,8 @@ cdef class Receiver(_Endpoint):
             raise MemoryError()
         return n
 
-    cdef int _fill(self, Block *block, int64_t timeout, str operation) except -1:
-        """Receive 1 to batch_size datagrams into the block; 0: closed, or nothing is there and timeout is 0."""
+    cdef int _fill(self, Pool *pool, Block *block, int64_t timeout, str operation) except -1:
+        """Receive 1 to batch_size datagrams into a block of the pool; 0: closed, or timeout is 0 and nothing there."""
         cdef int64_t deadline = -1, spin_end = 0, until = 0
         cdef short found = 0
         cdef int n, ready, foreign = 0
@@ -349,7 +343,7 @@ cdef class Receiver(_Endpoint):
                 if timeout > 0 and deadline < 0:
                     deadline = monotonic_ns() + timeout  # the time that looking takes is the caller's
                 self._look()
-            n = self._receive(block, until)
+            n = self._receive(pool, block, until)
             if n > 0:
                 return n
             if n == -EINTR:
@@ -391,29 +385,31 @@ cdef class Receiver(_Endpoint):
         """A batch, or None: the receiver is closed, or nothing is there and timeout is 0."""
         cdef Batch batch = None
         cdef Block *block = NULL
+        cdef _Pool blocks
         cdef Pool *pool
         if not self._enter(EXCLUSIVE, operation):
             return None
-        pool = &self._pool.pool
+        blocks = self._blocks()  # for the whole call, also if it shares another receiver's meanwhile
+        pool = &blocks.pool
         try:
             if self._awaited:
                 raise _errors.busy(operation)
-            block = self._pool.take()
+            block = blocks.take()
             if block == NULL:
                 if pool.limit and pool.blocks == pool.limit:
                     raise _errors.no_block(operation, pool.blocks)
                 raise _no_memory(pool, operation)
             batch = Batch.__new__(Batch)
-            batch._count = self._fill(block, timeout, operation)
+            batch._count = self._fill(pool, block, timeout, operation)
             if batch._count == 0:
                 return None
-            batch._pool, batch._block = self._pool, block
+            batch._pool, batch._block = blocks, block
             atomic_add_word(&pool.in_use, 1, __ATOMIC_RELAXED)
             block = NULL
             return batch
         finally:
             if block != NULL:
-                self._pool.put(block)
+                blocks.put(block)
             self._leave(EXCLUSIVE)
 
     def _poll_batch(self, str operation):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import socket
+import sys
 import threading
 
 import pytest
@@ -86,23 +87,75 @@ def test_receivers_that_differ_or_have_their_own_keep_it(opened, feed, polled, o
     assert len(kept) == 3
 
 
-def test_one_that_another_thread_receives_from_keeps_its_own(pipes, polled):
-    (busy, far), (rx, _) = pipes(2)
+def inside(rx, **options):
+    """A thread that is inside a receive by now, and where its batch, or its error, will be."""
     came = []
-    thread = threading.Thread(target=lambda: came.append(busy.recv_batch()))
-    thread.start()
-    while True:  # until it is inside
+
+    def receive():
         try:
-            busy.recv_batch(timeout=0)
+            came.append(rx.recv_batch(**options))
+        except OSError as error:
+            came.append(error)
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    while True:
+        try:
+            rx.recv_batch(timeout=0)
         except BlockingIOError:
             continue
         except RuntimeError:
-            break
+            return thread, came
+
+
+def test_one_that_another_thread_receives_from_shares_from_the_next_time_on(pipes, polled):
+    made = pipes(2)
+    (rx, _), (busy, far) = made
+    thread, came = inside(busy)
     polled(rx, busy)
     far.send(b"x")
     thread.join()
-    assert [rx.stats().blocks_in_use, busy.stats().blocks_in_use] == [0, 1]
+    assert [rx.stats().blocks_in_use, busy.stats().blocks_in_use] == [0, 0]  # of those that they share
+    kept = hold(made, 2)
+    assert blocks_of([rx, busy]) == [4, 4]
+    assert all(batch[0] == sent for sent, batch in kept)
     assert bytes(came[0][0]) == b"x"
+
+
+def test_a_wait_that_ends_with_nothing_shares_from_the_next_time_on(pipes, polled):
+    made = pipes(2)
+    (rx, _), (busy, _) = made
+    thread, came = inside(busy, timeout=0.2)
+    polled(rx, busy)
+    thread.join()
+    assert isinstance(came[0], TimeoutError)
+    kept = hold(made, 2)
+    assert blocks_of([rx, busy]) == [4, 4]
+    assert all(batch[0] == sent for sent, batch in kept)
+
+
+def test_whatever_runs_amid_registering_can_receive(pipes, polled):
+    """A garbage collection there, which runs finalizers, and with them other threads; where it waits its turn, none."""
+    (rx, _), (other, far) = pipes(2)
+    poller = polled(rx)
+    came = []
+
+    def collecting(*_):
+        far.send(b"x")
+        came.append(bytes(other.recv_batch(0)[0]))
+
+    nothing_to_reuse = [tuple([each] * 9) for each in range(5000)]
+    before = gc.get_threshold()
+    gc.callbacks.append(collecting)
+    gc.set_threshold(1)
+    try:
+        poller.register(other)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(collecting)
+    assert set(came) <= {b"x"}
+    assert came or sys.version_info >= (3, 12)
+    del nothing_to_reuse
 
 
 def test_a_store_goes_on_when_all_who_shared_it_have_closed(pipes, polled):
