@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from polling import DEADLINE
+from waiting import DEADLINE
 
 
 @pytest.fixture

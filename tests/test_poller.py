@@ -20,8 +20,8 @@ import weakref
 
 import pytest
 from net import open_descriptors
-from polling import DEADLINE, Polling, later, rounds
 from refusals import refused
+from waiting import DEADLINE, Polling, later, rounds
 
 pytest_plugins = ["poller_fixtures"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="rtnetlink and epoll are Linux's")

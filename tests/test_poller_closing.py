@@ -18,8 +18,8 @@ import time
 
 import pytest
 from net import open_descriptors, python_environment
-from polling import DEADLINE, Polling, interrupted, later, rounds
 from refusals import refused
+from waiting import DEADLINE, Polling, interrupted, later, rounds
 
 pytest_plugins = ["poller_fixtures"]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="rtnetlink and epoll are Linux's")

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from polling import DEADLINE, Polling
+from waiting import DEADLINE, Polling
 
 pytest_plugins = ["poller_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="rtnetlink is Linux's")

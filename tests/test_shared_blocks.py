@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from waiting import Receiving
 
 pytest_plugins = ["poller_fixtures"]
 
@@ -87,48 +88,28 @@ def test_receivers_that_differ_or_have_their_own_keep_it(opened, feed, polled, o
     assert len(kept) == 3
 
 
-def inside(rx, **options):
-    """A thread that is inside a receive by now, and where its batch, or its error, will be."""
-    came = []
-
-    def receive():
-        try:
-            came.append(rx.recv_batch(**options))
-        except OSError as error:
-            came.append(error)
-
-    thread = threading.Thread(target=receive)
-    thread.start()
-    while True:
-        try:
-            rx.recv_batch(timeout=0)
-        except BlockingIOError:
-            continue
-        except RuntimeError:
-            return thread, came
-
-
 def test_one_that_another_thread_receives_from_shares_from_the_next_time_on(pipes, polled):
     made = pipes(2)
     (rx, _), (busy, far) = made
-    thread, came = inside(busy)
+    receiving = Receiving(busy)
+    receiving.wait_until_inside()
     polled(rx, busy)
     far.send(b"x")
-    thread.join()
+    first = receiving.result()
     assert [rx.stats().blocks_in_use, busy.stats().blocks_in_use] == [0, 0]  # of those that they share
     kept = hold(made, 2)
     assert blocks_of([rx, busy]) == [4, 4]
     assert all(batch[0] == sent for sent, batch in kept)
-    assert bytes(came[0][0]) == b"x"
+    assert bytes(first[0]) == b"x"
 
 
 def test_a_wait_that_ends_with_nothing_shares_from_the_next_time_on(pipes, polled):
     made = pipes(2)
     (rx, _), (busy, _) = made
-    thread, came = inside(busy, timeout=0.2)
+    receiving = Receiving(busy, timeout=0.2)
+    receiving.wait_until_inside()
     polled(rx, busy)
-    thread.join()
-    assert isinstance(came[0], TimeoutError)
+    assert isinstance(receiving.result(), TimeoutError)
     kept = hold(made, 2)
     assert blocks_of([rx, busy]) == [4, 4]
     assert all(batch[0] == sent for sent, batch in kept)

@@ -18,8 +18,8 @@ import threading
 import time
 
 import pytest
-from polling import interrupted, later, rounds
 from refusals import GROUP, HUGE, PORT, refused, shown
+from waiting import Receiving, interrupted, later, rounds
 
 SPINS = pytest.mark.parametrize("spin", [math.inf, 1000, 0.002], ids=["without end", "long", "for a while"])
 
@@ -347,21 +347,10 @@ def test_the_interpreter_is_free_for_other_threads(opened):
 
 def test_a_second_consumer_is_refused(opened):
     rx, far = opened.pipe(spin=math.inf, timeout=None)
-    got = []
-    thread = threading.Thread(target=lambda: got.append(bytes(rx.recv_batch()[0])))
-    thread.start()
-    deadline = time.monotonic() + 10
-    while True:  # until the other thread is inside the call
-        try:
-            with pytest.raises(BlockingIOError):
-                rx.recv_batch(0)
-            assert time.monotonic() < deadline
-        except RuntimeError as error:
-            assert "another thread" in str(error)  # noqa: PT017 - which of the two comes first is open
-            break
+    first = Receiving(rx)
+    assert "another thread" in first.wait_until_inside()
     far.send(b"for the first")
-    thread.join(10)
-    assert got == [b"for the first"]
+    assert bytes(first.result()[0]) == b"for the first"
 
 
 def test_the_descriptor_to_wait_on_is_what_it_is_without(opened):

@@ -13,6 +13,7 @@ import time
 
 import pytest
 from net import python_environment
+from waiting import Receiving
 
 
 def test_without_a_timeout_it_waits_for_the_first_datagram(opened):
@@ -169,27 +170,10 @@ def test_a_signal_storm_loses_nothing(multicast):
 
 def test_a_second_consumer_is_refused(opened):
     rx, far = opened.pipe(timeout=None)
-    got, inside = [], threading.Event()
-
-    def consume():
-        inside.set()
-        got.append(bytes(rx.recv_batch()[0]))
-
-    thread = threading.Thread(target=consume)
-    thread.start()
-    inside.wait(10)
-    deadline = time.monotonic() + 10
-    while True:  # until the other thread is inside the call
-        try:
-            with pytest.raises(BlockingIOError):
-                rx.recv_batch(0)
-            assert time.monotonic() < deadline
-        except RuntimeError as error:
-            assert "another thread" in str(error)  # noqa: PT017 - which of the two comes first is open
-            break
+    first = Receiving(rx)
+    assert "another thread" in first.wait_until_inside()
     far.send(b"for the first")
-    thread.join(10)
-    assert got == [b"for the first"]
+    assert bytes(first.result()[0]) == b"for the first"
 
 
 def test_a_late_error_is_raised_once_and_costs_no_datagram(multicast):

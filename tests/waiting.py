@@ -1,4 +1,4 @@
-"""What comes later than a call begins: a datagram, a close, Ctrl-C; and a thread that waits in a poller.
+"""What comes later than a call begins: a datagram, a close, Ctrl-C; and a thread that waits in a receiver or a poller.
 
 Owns how long a test waits for what should come. What waits says how it ended.
 """
@@ -33,26 +33,24 @@ def interrupted(call, seconds):
     thread.join()
 
 
-class Polling(threading.Thread):
-    """A thread that waits in `poll`, or that iterates; it says how it ended."""
+class Waiting(threading.Thread):
+    """A thread that waits in a call, of which there is one at a time; it says how it ended.
 
-    def __init__(self, poller, *, iterating=False):
+    - ask: the same without waiting, which is refused once the thread is inside
+    """
+
+    def __init__(self, wait, ask):
         super().__init__()
-        self.poller, self.iterating, self.ended = poller, iterating, []
+        self.wait, self.ask, self.ended = wait, ask, []
         self.about_to = threading.Event()
         self.start()
         self.about_to.wait(DEADLINE)
 
     def run(self):
         self.about_to.set()
-        came = []
         while not self.ended:
             try:
-                if self.iterating:
-                    came.extend(self.poller)
-                    self.ended.append(came)
-                else:
-                    self.ended.append(self.poller.poll(None))
+                self.ended.append(self.wait())
             except RuntimeError:  # the one who asks whether this is inside was, just then
                 continue
             except Exception as error:
@@ -65,10 +63,33 @@ class Polling(threading.Thread):
         return ended
 
     def wait_until_inside(self):
+        """Return what it is refused with, who asks now."""
         deadline = time.monotonic() + DEADLINE
         while True:
             assert time.monotonic() < deadline
             try:
-                self.poller.poll(0)
-            except RuntimeError:
-                return
+                self.ask()
+            except BlockingIOError:
+                continue
+            except RuntimeError as error:
+                return str(error)
+
+
+class Polling(Waiting):
+    """A thread that waits in `poll`, or that iterates."""
+
+    def __init__(self, poller, *, iterating=False):
+        came = []
+
+        def iterate():
+            came.extend(poller)
+            return came
+
+        super().__init__(iterate if iterating else lambda: poller.poll(None), lambda: poller.poll(0))
+
+
+class Receiving(Waiting):
+    """A thread that waits in `recv_batch`."""
+
+    def __init__(self, rx, **options):
+        super().__init__(lambda: rx.recv_batch(**options), lambda: rx.recv_batch(0))
