@@ -178,7 +178,7 @@ NOT_SANITIZED = (
         "filter_hosts",
     ),
     *("filter_programs", "guard", "hardware", "healing_load", "interop", "readme", "reports", "reports_filters"),
-    *("bench_live", "ssm_proof", "tuning", "watch"),
+    *("bench_live", "command", "feed", "sequence", "ssm_proof", "tuning", "watch"),
 )
 PLANTED = {"MULTICAST_PLANT_OVERFLOW": "heap-buffer-overflow", "MULTICAST_PLANT_UNDEFINED": "shift exponent"}
 RECEIVE_ONE = """

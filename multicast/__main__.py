@@ -1,80 +1,71 @@
-"""python -m multicast: what a bug report needs; with `demo`: see it work; with `bench`: how fast it is here.
+"""python -m multicast, and the program `multicast`: which commands there are, and how they end.
 
-Owns the command line. Must not hold what a command does.
+Owns the choice of the command and the exit codes. Must not hold what a command does: that is in `multicast.cli`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import sys
+import warnings
 
-from . import BACKEND, BACKEND_REASON, __file__, __version__, capabilities
+from . import __version__
+from .cli import bench, demo, report
+from .cli.arguments import add_json
+
+COMMANDS = {"demo": demo, "bench": bench}
+EXIT_CODES = (
+    "exit codes: 0, it went well; 1, it failed; 2, wrong usage; 130, ended by Ctrl-C; 141, nobody reads its output any "
+    "more. The command's own --help says what failing is."
+)
 
 
-def report() -> str:
-    """Return version, backend and why, Python and system, and what works there: the text for a bug report."""
-    return "\n".join(
-        (
-            f"multicast-skt {__version__} ({__file__})",
-            f"backend       {BACKEND}: {BACKEND_REASON}",
-            f"python        {platform.python_implementation()} {platform.python_version()} ({sys.executable})",
-            f"system        {platform.platform()}",
-            "",
-            *_what_works(),
-        )
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    """Read what was typed; ends the process for --help, --version and wrong usage."""
+    program = "multicast" if os.path.basename(sys.argv[0]) == "multicast" else "python -m multicast"
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="UDP multicast for Python at full rate. Without a command: version, backend, system, what works.",
+        epilog=EXIT_CODES,
     )
+    parser.add_argument("--version", action="version", version=__version__)
+    add_json(parser)
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    for name, command in COMMANDS.items():
+        command.add_arguments(
+            commands.add_parser(
+                name,
+                help=command.SUMMARY,
+                description=command.DESCRIPTION,
+                epilog=command.EPILOG,
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
+    return parser.parse_args(arguments)
 
 
-def _what_works() -> list[str]:
-    try:
-        found = capabilities()
-    except OSError as error:  # the rest of the report is worth as much
-        return [f"what works here could not be tried: {error}"]
-    return [f"{each.name:21}  {'yes' if each else 'no':3}  {each.why}".rstrip() for each in found]
+def _told(message: Warning | str, *_: object, **__: object) -> None:
+    """Print a warning as a person reads it: without the line of source that it came from."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 1 where it failed, 2 for wrong usage, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(
-        prog="python -m multicast",
-        description="UDP multicast for Python at full rate. Without a command: version, backend, system, what works.",
-    )
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", metavar="command")
-    demo = commands.add_parser(
-        "demo",
-        help="receive a synthetic market-data feed on the loopback interface",
-        description="A sender process publishes MoldUDP64 datagrams on the loopback interface (TTL 0) as fast as it "
-        "can; this process receives them, first by batches, then one at a time through the socket module, and "
-        "accounts for every one. Exit code 1: the account does not close.",
-    )
-    demo.add_argument("--seconds", type=float, default=10.0, help="for both receivers together (default: 10)")
-    demo.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    bench = commands.add_parser(
-        "bench",
-        help="how fast this backend empties a queue, beside the socket module",
-        description="A queue on the loopback interface (TTL 0) is filled, and emptied in turns by this backend and by "
-        "the socket module: ns a datagram. The full benchmark is in the project's repository: python3 dev.py bench. "
-        "Exit code 1: one of them did not take every datagram.",
-    )
-    bench.add_argument("--seconds", type=float, default=5.0, help="for all of it (default: 5)")
-    bench.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    given = parser.parse_args(arguments)
+    """Run a command and return its exit code."""
+    given = parsed(arguments)
     if given.command is None:
-        print(report())
-        return 0
-    if not 1 <= given.seconds <= 3600:
-        commands.choices[given.command].error(f"--seconds is from 1 to 3600, not {given.seconds}")
-    from . import bench as benchmark
-    from . import demo as demonstration
-
-    run = {"demo": demonstration.run, "bench": benchmark.run}[given.command]
+        return report.run(as_json=given.json)
+    warnings.showwarning = _told
     try:
-        return run(given.seconds, as_json=given.json)
+        code: int = COMMANDS[given.command].run(given)
+        return code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"multicast {given.command}: {error.strerror if error.filename is None else error}", file=sys.stderr)
+        return 1
 
 
 def run() -> int:

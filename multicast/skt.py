@@ -15,6 +15,7 @@ from . import _arguments, _errors, _extension_check, _membership
 from ._capacity import receive_capacity
 from ._columns import COLUMNS
 from ._error_queue import read_errors, set_error_queue
+from ._feed import Feed, parse_feed
 from ._filter import Filter, attach, program
 from ._hardware import hardware_timestamps, set_hardware_timestamps
 from ._interfaces import interface_index, interface_name, interfaces, route_index
@@ -53,6 +54,7 @@ __all__ = [
     "Batch",
     "Capabilities",
     "Capability",
+    "Feed",
     "Filter",
     "HardwareTimestamps",
     "Interface",
@@ -77,6 +79,7 @@ __all__ = [
     "leave_group",
     "open_receiver",
     "open_sender",
+    "parse_feed",
     "read_errors",
     "receive_capacity",
     "set_busy_poll",

@@ -572,10 +572,10 @@ def test_the_report_for_bugs_has_a_line_for_each(multicast):
 
 REPORT = """
 import errno
-from multicast.__main__ import report
+from multicast.__main__ import main
 from seccomp import denied
 
-print(denied(report, ("socket", {}, errno.EMFILE)))
+denied(lambda: main([]), ("socket", {}, errno.EMFILE))
 """
 
 
