@@ -6,8 +6,6 @@ is for the one who opens the feed to find out.
 
 from __future__ import annotations
 
-import re
-
 from . import _arguments
 from ._values import Value
 
@@ -17,13 +15,12 @@ if TYPE_CHECKING:
 
 MAX_GROUPS = 65_536
 _OPERATION = "parse_feed"
-_NOTATION = re.compile(
+_NOTATION = (
     r"(?:(?P<source>\[[^\[\]]*\]|[^\[\]@%]*)@)?"
     r"(?P<group>\[[^\[\]]*\]|[^\[\]@%:+]*)"
     r"(?:\+(?P<count>[^:%@]*))?"
     r"(?::(?P<port>[^%@]*))?"
-    r"(?:%(?P<interface>.*))?",
-    re.ASCII | re.DOTALL,
+    r"(?:%(?P<interface>(?s:.*)))?"
 )
 
 
@@ -67,10 +64,12 @@ def parse_feed(text: str, *, port: SupportsIndex | None = None) -> Feed:
 
     Nothing is looked up. Raises TypeError where text is no str, and ValueError that says what in it can't be.
     """
+    import re  # now: of those who import this package, few read a feed
+
     if not isinstance(text, str):
         raise TypeError(f"{_OPERATION}: a feed is written as text, not {_arguments.shown(text)}")
     doing = f"{_OPERATION} {_arguments.shown(text)}"
-    found = _NOTATION.fullmatch(text)
+    found = re.fullmatch(_NOTATION, text)
     if found is None or _arguments.parse_address(found["group"].strip("[]")) is None:
         raise ValueError(
             f"{doing}: a feed is written [SOURCE@]GROUP[+N][:PORT][%INTERFACE], an IPv6 address in brackets"
