@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything a developer types: python3 dev.py demo | test | fuzz | check | bench.
+"""Everything a developer types: python3 dev.py demo | test | fuzz | check | docs | bench.
 
 Owns `.venv`, made once with the standard library and pip alone, and kept up to date: what is compiled is built again
 when its source changes. Must run on any Python from 3.11 on, also one whose system manages its packages.
@@ -27,6 +27,7 @@ PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "dev.json"
 BUILD_LOG = VENV / "build.log"
 SANITIZED = ROOT / "build" / "sanitized"
+DOCS = ROOT / "build" / "docs"
 
 
 def say(text):
@@ -307,6 +308,20 @@ def check(arguments):
     return len(failed)
 
 
+def docs(arguments):
+    if arguments:
+        raise SystemExit("dev.py: docs takes no arguments")
+    set_up("docs")
+    shutil.rmtree(DOCS, ignore_errors=True)
+    command = [PYTHON, "-P", "-m", "sphinx", "--builder", "html", "--fresh-env", "--quiet"]
+    # A warning fails the build, after all of them were shown; so does a name in backticks that leads nowhere.
+    command += ["--fail-on-warning", "--nitpicky", ROOT / "docs", DOCS]
+    failed = subprocess.run([str(word) for word in command], cwd=ROOT, check=False).returncode
+    if not failed:
+        say(f"the documentation is in {(DOCS / 'index.html').relative_to(ROOT)}")
+    return failed
+
+
 def bench(arguments):
     set_up("bench")
     if any(word.partition("=")[0] == "--plots" for word in arguments):
@@ -323,6 +338,7 @@ COMMANDS = {
         "         half a minute; --cases N --seed N --first N",
     ),
     "check": (check, "lint and types: ruff, cython-lint, mypy"),
+    "docs": (docs, "the documentation, as pages for a browser, in build/docs; a warning is an error"),
     "bench": (
         bench,
         "this package beside bare C, the socket module and others, and what is to be shown;\n"

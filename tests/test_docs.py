@@ -11,14 +11,15 @@ import pytest
 from net import python_environment
 
 ROOT = pathlib.Path(__file__).parent.parent
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
 EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```\n)?", re.DOTALL | re.MULTILINE)
 
 
 def examples():
     for page in PAGES:
         for number, found in enumerate(EXAMPLE.finditer(page.read_text("utf-8")), 1):
-            yield pytest.param(*found.groups(), id=f"{page.stem}-{number}")
+            yield pytest.param(*found.groups(), id=f"{page.relative_to(DOCS).with_suffix('')}-{number}")
 
 
 def test_there_are_examples_and_each_says_what_it_prints():
@@ -28,7 +29,13 @@ def test_there_are_examples_and_each_says_what_it_prints():
     assert all(expected is not None for _, expected in (each.values for each in found))
 
 
-@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda page: page.name)
+def anchors(page):
+    """Give the anchors of a page's headings, as code hosts and Sphinx make them."""
+    for heading in re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE):
+        yield re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("*.md"))], ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_links_to_is_there(page):
     """Other pages, their headings, and pictures."""
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
@@ -38,8 +45,17 @@ def test_what_a_page_links_to_is_there(page):
         there = page.parent / file if file else page
         assert there.exists(), target
         if heading:
-            headings = re.findall(r"^#+ (.*)$", there.read_text("utf-8"), re.MULTILINE)
-            assert heading in [each.lower().replace(" ", "-") for each in headings], target
+            assert heading in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_a_page_reads_well_on_a_code_host_too(page):
+    """What Sphinx alone understands is in the reference and in tables of contents; the rest is plain Markdown."""
+    text = page.read_text("utf-8")
+    if page.parent.name != "reference":
+        directives = set(re.findall(r"^```\{(.*?)\}", text, re.MULTILINE))
+        assert directives <= ({"toctree"} if page.name == "index.md" else set())
+        assert not re.search(r"\{[\w:]+\}`|^:::", text, re.MULTILINE)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages are about Linux")
