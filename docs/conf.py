@@ -9,8 +9,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 # The twin has the types, and otherwise the signatures and docstrings of both (tests/test_parity.py).
 os.environ["MULTICAST_BACKEND"] = "stdlib"
 
-import docstrings  # noqa: E402 - found by the path above
-import multicast  # noqa: E402 - the backend is chosen at import
+import docstrings
+
+import multicast
 
 project = "multicast"
 version = release = multicast.__version__

@@ -31,7 +31,7 @@ def to_rest(_app, what, name, subject, _options, lines):
     done, in_list = [], False
     for line in lines:
         item = line.startswith("- ")
-        if item and not in_list and done and done[-1]:
+        if done and done[-1] and ((item and not in_list) or line.startswith("Raises ")):
             done.append("")
         in_list = item or (in_list and line.startswith("  "))
         done.append(_inline(line, owner))
@@ -70,7 +70,7 @@ def _code(text, owner):
     """Return a name of the same class, or of the package, as a link to it; anything else as code."""
     name = text.removesuffix("()")
     for path in (f"{owner}.{name}", name):
-        if target := _target(path):
+        if (target := _target(path)) and target != owner:
             return f":py:obj:`{text} <multicast.{target}>`"
     return f"``{text}``"
 

@@ -44,6 +44,8 @@ def test_what_a_page_links_to_is_there(page):
         file, _, heading = target.partition("#")
         there = page.parent / file if file else page
         assert there.exists(), target
+        if page in PAGES and there.suffix == ".md":  # else it is no page of the site
+            assert there.resolve().is_relative_to(DOCS.resolve()), target
         if heading:
             assert heading in anchors(there), target
 
