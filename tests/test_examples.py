@@ -140,7 +140,8 @@ def test_the_feed_of_the_readme_is_one_that_the_programs_read(multicast, start, 
             gaps = start("gaps.py", f"{network}10", feed[1], "lo")
             latency = start("latency.py", f"{network}11", feed[1], "lo")
             numbers = start("numpy_batch.py", f"{network}5", feed[1], "lo")
-            for program, last in ((gaps, 10), (latency, 11), (numbers, 5)):
+            sources = start("source_specific.py", f"{network}2", feed[1], "lo", "127.0.0.1")
+            for program, last in ((gaps, 10), (latency, 11), (numbers, 5), (sources, 2)):
                 program.joined(f"{network}{last}")
             receive = start("receive.py", f"{network}1", feed[1], "lo")
             while receive.line().startswith("0 datagrams/s"):
@@ -148,6 +149,7 @@ def test_the_feed_of_the_readme_is_one_that_the_programs_read(multicast, start, 
             assert gaps.end() == ["messages lost by this host: 0, before it: 0"]
             assert re.match(r"[1-9]\d* packets, 0 gaps, 0 messages missing\nA: [1-9]", "\n".join(numbers.end()))
             assert re.match(r"exchange to kernel, [1-9]", latency.end()[0])
+            assert re.fullmatch(r"[1-9]\d* from 127\.0\.0\.1", sources.end()[-1])
             receive.end()
         finally:
             sending.kill()
