@@ -125,7 +125,9 @@ def test_whatever_runs_amid_registering_can_receive(pipes, polled):
         far.send(b"x")
         came.append(bytes(other.recv_batch(0)[0]))
 
+    gc.collect()  # so that as many objects are counted as are made from here on, whatever was before
     nothing_to_reuse = [tuple([each] * 9) for each in range(5000)]
+    assert gc.get_count()[0] > 1
     before = gc.get_threshold()
     gc.callbacks.append(collecting)
     gc.set_threshold(1)
