@@ -5,7 +5,6 @@ from __future__ import annotations
 import array
 import contextlib
 import errno
-import ipaddress
 import itertools
 import os
 import pathlib
@@ -15,6 +14,7 @@ import sys
 import warnings
 
 import pytest
+from feeds import further
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from net import open_descriptors
@@ -39,8 +39,7 @@ def joined() -> set[str]:
 
 def too_many_groups(feed: tuple[str, int]) -> list[str]:
     """More groups than a socket may join, which no other test of this run uses."""
-    first = int(ipaddress.ip_address(feed[0])) ^ 1 << 16
-    return [str(ipaddress.ip_address(first ^ n << 8)) for n in range(sysctl("net.ipv4.igmp_max_memberships") + 1)]
+    return [further(feed[0], n + 1) for n in range(sysctl("net.ipv4.igmp_max_memberships") + 1)]
 
 
 def too_many_sources() -> list[str]:

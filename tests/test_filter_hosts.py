@@ -6,13 +6,13 @@ Must not wait to see that something does not come: the kernel counts what a filt
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from bpf import Datagram, wanted
+from feeds import new_feed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from net import python_environment
@@ -152,9 +152,8 @@ def oracle(package, host, place):
 
 @pytest.fixture(scope="module")
 def oracle_ipv4(multicast):
-    """On the loopback interface; the group is this process's own."""
-    group = f"239.255.{160 + os.getpid() // 256 % 64}.{os.getpid() % 256}"
-    yield from oracle(multicast, None, [group, 20_000, "lo", ["127.0.0.1", "127.0.0.2", "127.8.0.1"]])
+    """On the loopback interface."""
+    yield from oracle(multicast, None, [*new_feed(), "lo", ["127.0.0.1", "127.0.0.2", "127.8.0.1"]])
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ def checkout(multicast, tmp_path):
     shutil.copytree(package, tmp_path / "multicast", ignore=shutil.ignore_patterns("*.so", "__pycache__", "_skt.c"))
     (tmp_path / "tests").mkdir()
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for name in ("conftest.py", "net.py"):
+    for name in ("conftest.py", "feeds.py", "net.py"):
         shutil.copy(ROOT / "tests" / name, tmp_path / "tests")
     (tmp_path / "tests" / "test_any.py").write_text("def test_any(multicast):\n    assert multicast\n")
     return tmp_path

@@ -11,6 +11,7 @@ import threading
 from contextlib import contextmanager
 
 import pytest
+from feeds import further
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no destination is told to check")
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no de
 def several(opened, multicast, feed):
     """A receiver of two groups, so bound to any address, and the groups' senders."""
     group, port = feed
-    other = f"239.254.{group.partition('.255.')[2]}"
+    other = further(group)
     receiver = opened.closing(multicast.open_receiver([group, other], port, interface="lo", timeout=10, batch_size=8))
     return receiver, opened.sender((group, port)), opened.sender((other, port))
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import threading
 
 import pytest
+from feeds import further
 from filters import EXCLUDE, INCLUDE, source_filter
 from net import open_descriptors
 from refusals import PORT, needs_ipv6, refused
@@ -25,8 +25,8 @@ GROUP6, ONE6, OTHER6 = f"ff15::237:{os.getpid() & 0xFFFF:x}", "2001:db8::9", "20
 
 
 def another(feed: tuple[str, int], n: int = 1) -> str:
-    """A group that no other test of this run uses: of the range next to the feeds'."""
-    return str(ipaddress.ip_address(feed[0]) - (n << 16))
+    """A group that no other test of this run uses."""
+    return further(feed[0], n)
 
 
 def local(opened, feed: tuple[str, int]):

@@ -19,6 +19,7 @@ import time
 import weakref
 
 import pytest
+from feeds import further
 from net import open_descriptors
 from refusals import refused
 from waiting import DEADLINE, Polling, later, rounds
@@ -467,7 +468,7 @@ def test_the_ledger_of_64_receivers_closes(multicast, opened, feed):
     """All by one thread: each datagram was received by its own receiver, in order, or is counted as dropped."""
     group, port = feed
     count = rounds(multicast, 2000, 200)
-    groups = [f"239.{252 + i // 32}.{i}.{group.rpartition('.')[2]}" for i in range(64)]
+    groups = [group, *(further(group, i) for i in range(1, 64))]
     names = {opened.receiver((each, port), receive_buffer=8192): i for i, each in enumerate(groups)}
     senders = [opened.sender((each, port)) for each in groups]
 

@@ -14,6 +14,7 @@ import time
 import warnings
 from types import ModuleType
 
+from feeds import further
 from seccomp import denied
 
 GROUP6, LO, SOL_UDP = "ff15::239:255", 1, 17
@@ -132,7 +133,7 @@ class Uses:
 
     def isolation_ipv4(self) -> None:
         group, port = self.feed
-        other = f"239.254.{group.partition('.255.')[2]}"
+        other = further(group)
         self.opened(self.package.open_receiver(other, port, interface="lo"))
         plain = self.opened(self.package.genSocket())  # bound to any address: the kernel alone keeps the other from it
         plain.bind(("", port))
