@@ -6,6 +6,7 @@ Owns how the package is loaded for tests: `multicast` is it once with each backe
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -14,6 +15,8 @@ import sys
 from types import ModuleType
 
 import feeds
+import hypothesis
+import hypothesis.strategies
 import pytest
 from net import open_descriptors
 
@@ -66,6 +69,19 @@ def pytest_configure() -> None:
         feeds.share()  # now: a test that counts descriptors is not to be the first to ask
     except feeds.NoneLeft as error:
         pytest.exit(str(error), returncode=3)
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look at thousands of tests: that takes a third of a second, and many ask for one."""
+    used_hypothesis()  # which asks at its first use who refers to an object: whatever is frozen is not found
+    gc.collect()
+    gc.freeze()
+
+
+@hypothesis.settings(max_examples=1, database=None)
+@hypothesis.given(hypothesis.strategies.none())
+def used_hypothesis(_: None) -> None:
+    """Pass."""
 
 
 def pytest_report_header() -> list[str]:
