@@ -30,6 +30,7 @@ def one_by_one(rx, tx, seconds: float):
         tx.send(b"x")
         assert len(rx.recv_batch()) == 1
         yield rx.stats().blocks
+        time.sleep(0.001)  # the clock decides, and how often it is looked at does not matter
 
 
 # A receiver --------------------------------------------------------------------------------------------------------
