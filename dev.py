@@ -28,6 +28,7 @@ STAMP = VENV / "dev.json"
 BUILD_LOG = VENV / "build.log"
 SANITIZED = ROOT / "build" / "sanitized"
 DOCS = ROOT / "build" / "docs"
+PROCESSES = 2
 
 
 def say(text):
@@ -248,8 +249,28 @@ def test(arguments):
         prove_sanitizers()
         # The other backend has nothing that they could watch, and neither have tests of what is Python or the kernel's.
         environment = sanitized_environment("suite") | {"MULTICAST_BACKEND": "native"}
-        arguments = arguments or [f"--ignore={ROOT / 'tests' / f'test_{name}.py'}" for name in NOT_SANITIZED.split()]
-    return subprocess.run([PYTHON, "-m", "pytest", *arguments], cwd=ROOT, env=environment, check=False).returncode
+    if arguments:  # as pytest does it: in one process, which may be stopped in
+        return pytest(environment, *arguments)
+    ignored = [f"--ignore={ROOT / 'tests' / f'test_{name}.py'}" for name in NOT_SANITIZED.split() if sanitize]
+    failed = {
+        part: code
+        for part, more in (("alone", ALONE), ("side by side", SIDE_BY_SIDE))
+        if (code := pytest(environment, *ignored, *more))
+    }
+    if failed:
+        say(f"failed, see above: the tests that run {' and those that run '.join(failed)}")
+    return max(failed.values(), default=0)
+
+
+# Some tests need the machine to themselves. Of all others a process has a file after the other: what is made for a file
+# is made once, and its tests come in their order.
+ALONE = ("-m", "alone")
+SIDE_BY_SIDE = ("-m", "not alone", "--numprocesses", PROCESSES, "--dist", "loadfile")
+
+
+def pytest(environment, *arguments):
+    command = [str(word) for word in (PYTHON, "-m", "pytest", *arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 
 def fuzz(arguments):

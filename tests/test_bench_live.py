@@ -22,7 +22,10 @@ from unittest.mock import MagicMock
 import pytest
 from net import python_environment
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the live scenarios are for Linux")
+pytestmark = [
+    pytest.mark.alone,  # as fast as it goes, on CPUs of their own
+    pytest.mark.skipif(sys.platform != "linux", reason="the live scenarios are for Linux"),
+]
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
 

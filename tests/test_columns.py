@@ -196,6 +196,7 @@ def test_columns_need_a_socket_of_the_internet(opened):
         opened.pipe(columns="ttl")
 
 
+@pytest.mark.alone  # no other thread of this process may allocate
 def test_a_batch_of_columns_allocates_nothing_anew(opened_native, feed):
     """Blocks come back with the arrays that their columns were decoded into."""
     receiver, sender = opened_native.pair(feed, **ALL, max_blocks=2)

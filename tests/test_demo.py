@@ -13,6 +13,7 @@ from net import python_environment
 from multicast import _moldudp64, demo
 
 
+@pytest.mark.alone  # as fast as it goes
 def test_it_prints_a_closed_ledger(multicast):
     done = subprocess.run(
         [sys.executable, "-P", "-m", "multicast", "demo", "--seconds", "2"],
@@ -33,6 +34,7 @@ def test_it_prints_a_closed_ledger(multicast):
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.alone  # as fast as it goes
 def test_json_is_one_object_with_an_exact_account(multicast):
     done = subprocess.run(
         [sys.executable, "-P", "-m", "multicast", "demo", "--seconds", "1", "--json"],
@@ -53,6 +55,7 @@ def test_json_is_one_object_with_an_exact_account(multicast):
         assert run["missing"] == run["dropped"]
 
 
+@pytest.mark.alone  # as fast as it goes
 def test_ctrl_c_ends_both_processes_quietly(multicast):
     """As a terminal sends it: to the receiver and to the sender."""
     process = subprocess.Popen(

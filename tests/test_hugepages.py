@@ -15,7 +15,10 @@ from huge_pages import SIZE, mappings
 from refusals import refused
 from seccomp import denied
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="huge pages are asked for on Linux alone")
+pytestmark = [
+    pytest.mark.alone,  # of huge pages there are so many for all processes
+    pytest.mark.skipif(sys.platform != "linux", reason="huge pages are asked for on Linux alone"),
+]
 
 HALF = {"batch_size": 16, "datagram_size": 65_535}  # blocks of 1 MiB: two fill a huge page
 ENABLED = "/sys/kernel/mm/transparent_hugepage/enabled"

@@ -14,7 +14,10 @@ from rig import DEADLINE
 from streams import IPV4, IPV6, PORT, Family, size
 
 pytest_plugins = ["rig_fixtures"]
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are a thing of Linux")
+pytestmark = [
+    pytest.mark.alone,  # as fast as it goes, on CPUs of their own
+    pytest.mark.skipif(sys.platform != "linux", reason="network namespaces are a thing of Linux"),
+]
 
 COUNT = 1_000_000
 AT_ONCE = 100_000  # that a sender is told to send

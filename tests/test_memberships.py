@@ -225,6 +225,7 @@ def test_a_socket_without_multicast_refuses(opened, method):
     assert receiver.memberships == ()
 
 
+@pytest.mark.alone  # a process that forks has one thread
 @pytest.mark.parametrize("method", METHODS)
 def test_a_forked_child_refuses(opened, feed, method):
     receiver = opened.receiver(feed)

@@ -155,6 +155,7 @@ def test_a_batch_in_a_cycle_is_collected(opened):
     assert rx.stats().blocks_in_use == 0
 
 
+@pytest.mark.alone  # no other thread of this process may allocate
 def test_the_steady_state_allocates_nothing(opened_native):
     if sys.getallocatedblocks() == 0:
         pytest.skip("PYTHONMALLOC=malloc: the interpreter does not count its blocks")

@@ -464,6 +464,7 @@ def test_a_thousand_idle_ones_and_a_busy_one(multicast, pipes, polled):
     assert set(poller.poll()) == {rx for rx, _ in made[1::2]}
 
 
+@pytest.mark.alone  # as fast as it goes
 def test_the_ledger_of_64_receivers_closes(multicast, opened, feed):
     """All by one thread: each datagram was received by its own receiver, in order, or is counted as dropped."""
     group, port = feed
@@ -514,6 +515,7 @@ def drained(rx):
             yield rx.recv_batch(0)
 
 
+@pytest.mark.alone  # no other thread of this process may allocate
 def test_in_the_steady_state_nothing_is_allocated(native):
     """A receiver's batch for each, and the pair that it comes in."""
     pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(4)]
