@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import feeds
@@ -89,6 +90,19 @@ def pytest_report_header() -> list[str]:
     for backend, package in PACKAGES.items():
         lines.append(f"backend {backend}: {package.skt._backend.__file__} (door: {package.skt.__file__})")
     return lines
+
+
+@pytest.fixture
+def tell(record_property) -> Callable[[str], None]:
+    """Have something told at the end of the run that is not judged: what a test prints, only its failure shows."""
+    return lambda text: record_property("told", text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "told":
+                terminalreporter.write_line(text)
 
 
 @pytest.fixture(params=BACKENDS, scope="session")

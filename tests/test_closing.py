@@ -17,8 +17,8 @@ def rounds(multicast, native, stdlib):
     return native if multicast.BACKEND == "native" else stdlib
 
 
-def test_close_wakes_a_blocked_receive(multicast, opened, feed, capsys):
-    """From another thread, 1,000 times; a hang fails. The delay is printed, not judged."""
+def test_close_wakes_a_blocked_receive(multicast, opened, feed, tell):
+    """From another thread, 1,000 times; a hang fails. The delay is told, not judged."""
     delays = []
     for i in range(rounds(multicast, 1000, 300)):
         rx = opened.receiver(feed, timeout=None)
@@ -45,8 +45,7 @@ def test_close_wakes_a_blocked_receive(multicast, opened, feed, capsys):
         delays.append(end - begin)
     delays.sort()
     p99 = delays[len(delays) * 99 // 100] * 1000
-    with capsys.disabled():
-        print(f"\n{multicast.BACKEND}: {len(delays)} closes wake, p99 {p99:.2f} ms, max {delays[-1] * 1000:.2f} ms")
+    tell(f"{multicast.BACKEND}: {len(delays)} closes wake, p99 {p99:.2f} ms, max {delays[-1] * 1000:.2f} ms")
 
 
 def test_close_ends_an_iteration(opened, feed):

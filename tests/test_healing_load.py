@@ -126,7 +126,7 @@ def end_well(trial: Trial, ended: object) -> None:
         pytest.param(range(1000, 1060), id="a new index"),
     ],
 )
-def test_the_data_is_back_and_the_kernel_has_what_was_declared(multicast, hosts, agent, link, capsys, indexes):
+def test_the_data_is_back_and_the_kernel_has_what_was_declared(multicast, hosts, agent, link, tell, indexes):
     """50 times: more than igmp_max_memberships, 20, would allow, were anything left behind; and with 20 in use."""
     trial = Trial(hosts, agent, link)
     before = {name: trial.state(name)["memberships"] for name in RECEIVERS}
@@ -169,9 +169,8 @@ def test_the_data_is_back_and_the_kernel_has_what_was_declared(multicast, hosts,
     assert len(log) == 2 * CYCLES * len(RECEIVERS)
     assert all("has gone" in line or line.startswith("joined again on feed0 ") for line in log)
     end_well(trial, ["OSError", 9])
-    with capsys.disabled():
-        shown = f"{statistics.median(late) / SECOND:.3f} s after the link, at most {max(late) / SECOND:.3f} s"
-        print(f"\n{multicast.BACKEND}: {len(late)} times the data is back {shown}")
+    shown = f"{statistics.median(late) / SECOND:.3f} s after the link, at most {max(late) / SECOND:.3f} s"
+    tell(f"{multicast.BACKEND}: {len(late)} times the data is back {shown}")
 
 
 def test_without_healing_nothing_is_back(hosts, agent, link):

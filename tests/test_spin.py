@@ -116,8 +116,8 @@ def test_a_timeout_ends_on_time_and_never_early(opened, spin, seconds):
     assert statistics.median(late) < 0.05
 
 
-def test_close_from_another_thread_ends_it(multicast, opened, capsys):
-    """Hundreds of times; a hang fails. The delay is printed, not judged."""
+def test_close_from_another_thread_ends_it(multicast, opened, tell):
+    """Hundreds of times; a hang fails. The delay is told, not judged."""
     delays = []
     for i in range(rounds(multicast, 1000, 300)):
         rx, far = opened.pipe(spin=math.inf, timeout=None)
@@ -142,8 +142,7 @@ def test_close_from_another_thread_ends_it(multicast, opened, capsys):
         delays[-1] -= begin
         far.close()
     p99 = sorted(delays)[len(delays) * 99 // 100] * 1000
-    with capsys.disabled():
-        print(f"\n{multicast.BACKEND}: {len(delays)} closes end a spin, p99 {p99:.2f} ms")
+    tell(f"{multicast.BACKEND}: {len(delays)} closes end a spin, p99 {p99:.2f} ms")
 
 
 def test_ctrl_c_ends_it_and_leaves_the_receiver_as_it_was(opened):
