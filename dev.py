@@ -28,7 +28,6 @@ STAMP = VENV / "dev.json"
 BUILD_LOG = VENV / "build.log"
 SANITIZED = ROOT / "build" / "sanitized"
 DOCS = ROOT / "build" / "docs"
-PROCESSES = 2
 
 
 def say(text):
@@ -240,6 +239,13 @@ def demo(arguments):
     return subprocess.run([PYTHON, "-P", "-m", "multicast", "demo", *arguments], check=False).returncode
 
 
+# Some tests need the machine to themselves. Of all others a process has a file after the other: what is made for a file
+# is made once, and its tests come in their order. A process that crashed is not replaced: pytest-xdist, 3.8, may then
+# wait for ever. Its test has failed, and the others go on.
+ALONE = ("-m", "alone")
+SIDE_BY_SIDE = ("-m", "not alone", "--numprocesses", "2", "--dist", "loadfile", "--max-worker-restart", "0")
+
+
 def test(arguments):
     sanitize = "--sanitize" in arguments
     arguments = [each for each in arguments if each != "--sanitize"]
@@ -249,6 +255,9 @@ def test(arguments):
         prove_sanitizers()
         # The other backend has nothing that they could watch, and neither have tests of what is Python or the kernel's.
         environment = sanitized_environment("suite") | {"MULTICAST_BACKEND": "native"}
+        # Into a file: what goes to stderr, pytest has taken for the test's and loses with the process.
+        for options in ("ASAN_OPTIONS", "UBSAN_OPTIONS"):
+            environment[options] += f":log_path={SANITIZED / 'report'}"
     if arguments:  # as pytest does it: in one process, which may be stopped in
         return pytest(environment, *arguments)
     ignored = [f"--ignore={ROOT / 'tests' / f'test_{name}.py'}" for name in NOT_SANITIZED.split() if sanitize]
@@ -262,15 +271,14 @@ def test(arguments):
     return max(failed.values(), default=0)
 
 
-# Some tests need the machine to themselves. Of all others a process has a file after the other: what is made for a file
-# is made once, and its tests come in their order.
-ALONE = ("-m", "alone")
-SIDE_BY_SIDE = ("-m", "not alone", "--numprocesses", PROCESSES, "--dist", "loadfile")
-
-
 def pytest(environment, *arguments):
     command = [str(word) for word in (PYTHON, "-m", "pytest", *arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    for report in SANITIZED.glob("report.*"):
+        sys.stderr.write(report.read_text("utf-8", "replace"))
+        report.unlink()
+        code = code or 1  # a test may have expected that a process fails
+    return code
 
 
 def fuzz(arguments):
