@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+import feeds
 import pytest
 
 DEADLINE = 20  # seconds: more than anything here takes, on a busy machine, too
@@ -247,7 +248,7 @@ class Worker:
     def __init__(self, host: Host, script: Path, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self._host = host
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the agent
-        environment = environment or {}
+        environment = {"MULTICAST_TEST_SHARE": str(feeds.share())} | (environment or {})
         where = [str(AGENTS), *filter(None, [environment.get("PYTHONPATH", os.environ.get("PYTHONPATH"))])]
         self._process = subprocess.Popen(
             host.inside(sys.executable, "-P", "-W", "error", str(script), *arguments),

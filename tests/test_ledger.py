@@ -111,6 +111,7 @@ def test_at_overload_by_two_senders_at_once_too(multicast, rig, rx, sender, path
     """200,000 datagrams of each, on the stdlib backend 20,000, each sender on a CPU of its own where there are two."""
     count, group = size(multicast, 200_000), family.groups[0]
     senders = [sender(path), sender(path)]
+    senders[0].call("move", cpu=0)
     senders[1].call("move", cpu=-1)
     rx.call("move", cpu=None)
     feed = rx.receiver(group, PORT, interface=path.interface, receive_buffer=SMALL, columns="drops")

@@ -9,11 +9,19 @@ import signal
 import sys
 
 
+def keep_to_one_cpu():
+    """What is sent on one CPU goes through one queue, on every link: so it arrives in the order it was sent in.
+
+    All agents of a process that tests have the same one, those of another process have another where there are several.
+    """
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cpus[int(os.environ["MULTICAST_TEST_SHARE"]) % len(cpus)]})
+
+
 def serve(commands, first):
     """Say `first`, then answer each command by the function do_<its name> of these, until stdin ends."""
     signal.alarm(100)
-    # What is sent on one CPU goes through one queue, on every link: so it arrives in the order it was sent in.
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    keep_to_one_cpu()
     print(json.dumps({"ok": first}), flush=True)
     for line in sys.stdin:
         command = json.loads(line)

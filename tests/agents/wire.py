@@ -7,7 +7,6 @@ without a deadline, and ends when its stdin does.
 import ctypes
 import fcntl
 import json
-import os
 import signal
 import socket
 import struct
@@ -15,6 +14,8 @@ import sys
 import threading
 import zlib
 from pathlib import Path
+
+import commands
 
 import multicast
 from multicast import _sending
@@ -216,8 +217,7 @@ def do_close():
 
 
 def main():
-    # What is sent on one CPU goes through one queue: so it arrives in the order it was sent in.
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    commands.keep_to_one_cpu()
     answer = {"ok": [multicast.BACKEND, multicast.__file__]}
     print(json.dumps(answer), flush=True)
     for line in sys.stdin:
