@@ -393,6 +393,7 @@ def test_what_a_handler_raises_ends_the_wait_for_a_queue(link, family):
 
 
 def test_other_threads_run_during_the_wait_for_a_queue(link, family):
+    link.tx.call("patience", seconds=0.2)
     tx = link.sender()
     tx.option(family.reports, 1)
     link.queue(*STUCK)
