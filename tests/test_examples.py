@@ -5,6 +5,8 @@ Owns how a program is started, waited for and ended as Ctrl-C ends it. Must not 
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import re
 import signal
@@ -15,6 +17,7 @@ import sys
 import time
 
 import pytest
+from feeds import further
 from net import python_environment
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -62,6 +65,7 @@ class Program:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,  # so that what it starts ends with it
         )
 
     def joined(self, *groups: str) -> None:
@@ -110,7 +114,8 @@ def start(multicast):
 
     yield run
     for each in running:
-        each.process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(each.process.pid, signal.SIGKILL)
         each.process.communicate()
 
 
@@ -118,7 +123,7 @@ def start(multicast):
 def lines(feed):
     """Two feeds that no other test uses: a second group on the same port."""
     group, port = feed
-    return [(group, port), (group.replace("239.255.", "239.254.", 1), port)]
+    return [(group, port), (further(group), port)]
 
 
 def test_each_is_listed_and_short():
@@ -133,7 +138,7 @@ def test_each_is_listed_and_short():
 
 def test_the_feed_of_the_readme_is_one_that_the_programs_read(multicast, start, feed):
     code = re.search(r"```python\n(.*?)```", README, re.DOTALL)[1]
-    network = f"239.253.{feed[1] & 255}."
+    network = further(feed[0], 100).rpartition(".")[0] + "."
     code = code.replace("239.255.64.", network).replace("5000", str(feed[1]))
     with subprocess.Popen([sys.executable, "-P", "-c", code], env=python_environment(multicast)) as sending:
         try:
@@ -277,7 +282,7 @@ def test_processes(start, opened, lines):
     groups = [group for group, _ in lines]
     program = start("processes.py", lines[0][1], "lo", *groups)
     program.joined(*groups)
-    assert all(re.fullmatch(r"239\.25[45]\..*: on CPU \d+", program.line()) for _ in groups)
+    assert all(re.fullmatch(r"239\.[\d.]+: on CPU \d+", program.line()) for _ in groups)
     for number, each in enumerate(lines, 2):
         opened.sender(each).send_batch([b"datagram"] * number)
     program.drained(*groups)
