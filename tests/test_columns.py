@@ -89,8 +89,8 @@ def test_timestamps_are_the_systems_clock_in_ns(opened, feed):
 
 def test_hardware_timestamps_are_the_kernels_where_the_card_has_none_and_say_so(opened, feed):
     receiver, sender = opened.pair(feed, timestamps="hardware")
-    # The kernel switches this on for all that is received, and in its own time (netstamp_wanted of net/core/dev.c); what
-    # comes before that has no timestamp.
+    # The kernel switches this on for all that is received, and in its own time (netstamp_wanted of net/core/dev.c).
+    # What comes before that has no timestamp.
     deadline = time.monotonic() + 20
     stamped = None
     while stamped is None and time.monotonic() < deadline:
