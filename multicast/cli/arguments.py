@@ -26,7 +26,7 @@ def feed(text: str) -> Feed:
         raise argparse.ArgumentTypeError(str(error).partition(": ")[2]) from None
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse.ArgumentParser | argparse._MutuallyExclusiveGroup) -> None:
     """Let a command print for programs."""
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line, instead of text")
 
