@@ -30,6 +30,7 @@ pytest_plugins = ["rig_fixtures", "healing_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="what is measured here is what Linux tells")
 
 DEADLINE = 30
+SMALL = ["--receive-buffer", "65536"]  # which any user may have: a warning would be an error here
 PAGE = Path(__file__).parent.parent / "docs" / "commands" / "listen.md"
 
 
@@ -191,6 +192,12 @@ def test_narrow_frames_keep_the_numbers_that_matter_most():
     assert numbers.split() == ["199990", "319.98", "12345", "0"]
 
 
+def test_nobody_who_did_not_ask_is_shown_what_is_missing():
+    (head, _, numbers) = picture.frame([row(missing=None)], width=80).plain.split("\n")
+    assert (head.split()[-1], numbers.split()[-1]) == ("sources", "1")
+    assert "missing" not in picture.line(row(missing=None))
+
+
 def test_more_feeds_than_lines_are_said_to_be_there():
     lines = picture.frame([row()] * 10, title="t", width=80, height=8).plain.split("\n")
     assert len(lines) == 7
@@ -299,14 +306,14 @@ def test_a_count_ends_it_with_totals_for_programs(multicast, opened, feed):
 
 
 def test_nothing_by_the_timeout_is_a_failure_that_says_what_to_type(feed, capsys):
-    assert program.main(["listen", text_of(feed), "--timeout", "0.05", "-W", "20"]) == 1
+    assert program.main(["listen", text_of(feed), *SMALL, "--timeout", "0.05", "-W", "20"]) == 1
     said = capsys.readouterr()
     assert f"nothing came from {text_of(feed)} within 0.05 s; `multicast doctor {text_of(feed)}` finds" in said.err
     assert "0 datagrams" in said.out
 
 
 def test_time_is_up_without_a_failure_and_lines_tell_how_it_goes(feed, capsys):
-    assert program.main(["listen", text_of(feed), "-W", "0.25", "--interval", "0.1"]) == 0
+    assert program.main(["listen", text_of(feed), *SMALL, "-W", "0.25", "--interval", "0.1"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [each.startswith(f"{text_of(feed)}  0/s  0.00 Mbit/s  batch -") for each in lines[:2]] == [True, True]
     assert lines[2].startswith(f"{text_of(feed)}: 0 datagrams, 0 bytes in ")
@@ -327,7 +334,18 @@ def test_what_is_missing_at_the_end_is_a_failure_if_one_wants(numbers, code, mul
     monkeypatch.setitem(sys.modules, "multicast", multicast)
     monkeypatch.setattr(multicast, "open_receiver", opening)
     given = program.parsed(
-        ["listen", text_of(feed), "-c", "3", "--sequence", "moldudp64", "--fail-on-gap", "--timeout", str(DEADLINE)]
+        [
+            "listen",
+            text_of(feed),
+            *SMALL,
+            "-c",
+            "3",
+            "--sequence",
+            "moldudp64",
+            "--fail-on-gap",
+            "--timeout",
+            str(DEADLINE),
+        ]
     )
     assert listen.run(given) == code
 
@@ -387,7 +405,10 @@ def drawn_until(terminal, wanted, seen=b""):
     return seen
 
 
-def test_on_a_terminal_it_draws_and_follows_its_size_and_leaves_it_as_it_was(multicast, opened, feed):
+@pytest.mark.parametrize(
+    ("end", "code", "last"), [(signal.SIGINT, 130, rb".*\d+ datagrams, "), (signal.SIGTERM, 143, rb"")]
+)
+def test_on_a_terminal_it_draws_and_follows_its_size_and_leaves_it_as_it_was(end, code, last, multicast, opened, feed):
     pytest.importorskip("rich")
     near, far = pty.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
@@ -403,9 +424,9 @@ def test_on_a_terminal_it_draws_and_follows_its_size_and_leaves_it_as_it_was(mul
             drawn_until(near, rb"(?s)max gap   drops  queue.*\d+\.\d\dms")
             fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("4H", 24, 30, 0, 0))
             drawn_until(near, rb"dgrams/s   Mbit/s   drops[^ ]")
-            process.send_signal(signal.SIGINT)
-            drawn_until(near, rb"(?s)\x1b\[\?1049l.*\d+ datagrams, ")
-            assert process.wait(DEADLINE) == 130
+            process.send_signal(end)
+            drawn_until(near, rb"(?s)\x1b\[\?1049l" + last)
+            assert process.wait(DEADLINE) == code
     finally:
         os.close(near)
         os.close(far)

@@ -3,13 +3,14 @@
 Owns its arguments, the loop that receives and shows, and how it ends. Must not count (`meter`) nor lay out (`picture`).
 
 Drawing is in the receiving thread. A second thread would take the GIL for up to 5 ms at a time (sys.getswitchinterval)
-from one that releases it with every system call; a frame takes about 1 ms, for which the receive buffer lasts.
+from one that releases it with every system call; a frame of two feeds takes 1 ms, for which the receive buffer lasts.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -71,7 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sequence", type=_layout, metavar="LAYOUT", help=f"where the numbers are: {NOTATION}")
     parser.add_argument("--fail-on-gap", action="store_true", help="exit with 1 if a number is missing at the end")
-    parser.add_argument("--interval", type=seconds(0.1, 3600), default=1.0, metavar="SECONDS", help="(default: 1)")
+    parser.add_argument(
+        "--interval",
+        type=seconds(0.1, 3600),
+        default=1.0,
+        metavar="SECONDS",
+        help="how often the numbers are taken (default: 1)",
+    )
     parser.add_argument(
         "--receive-buffer",
         type=whole(1, 2**31 - 1),
@@ -201,7 +208,7 @@ class Listening:
         elif self.given.json:
             yield self._lines
         elif sys.stdout.isatty() and (console := _console()) is not None:
-            with _quiet_log(), self._live(console) as draw:
+            with _quiet_log(), _ended_by_sigterm(), self._live(console) as draw:
                 yield draw
         else:
             yield self._lines
@@ -279,3 +286,17 @@ def _quiet_log() -> Iterator[None]:
         yield
     finally:
         log.removeHandler(silent)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the process in order, so that the terminal is left as it was; it ends with 128 + its number."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
