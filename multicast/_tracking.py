@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ._sequence import Sequence
 
 MISORDERED = 1024  # numbers: one that is further behind is of a sender that began again, if the next one follows it
-DROPPED_OF_16_BITS = 3000  # RFC 3550, appendix A.1: of 65,536 numbers, a larger step forward is no gap either
 MOST_HOLES = 4096  # that a stream remembers; what is missing of older ones stays missing
 MOST_STREAMS = 4096  # that a tracker tells apart; those that come then are counted as `untracked`
 END_OF_SESSION = 0xFFFF  # MoldUDP64: as a number of messages it is none, as that of a heartbeat, 0
@@ -25,6 +24,9 @@ END_OF_SESSION = 0xFFFF  # MoldUDP64: as a number of messages it is none, as tha
 
 class Stream:
     """The account of one sequence of numbers. It counts messages where the layout does, else datagrams.
+
+    A step of up to half of all numbers there are is one forward, else one back: of a 16-bit number 32,767 can be lost
+    at once, and be told from a sender that began again.
 
     - gaps: how often a number came that was not the next one, but a later one
     - missing: how many numbers have not come, of those between the first and the last
@@ -51,7 +53,7 @@ class Stream:
         step = (number - self.expected) % modulus
         if step >= modulus // 2:
             step -= modulus
-        if self._far(step, width) and self._began_again(number, count, modulus):
+        if step < -MISORDERED and self._began_again(number, count, modulus):
             return
         start = self.expected + step
         end = start + count
@@ -64,9 +66,6 @@ class Stream:
             self.missing -= filled
             self.duplicates += seen - start - filled
         self.expected = max(end, start, self.expected)
-
-    def _far(self, step: int, width: int) -> bool:
-        return step < -MISORDERED or (width == 2 and step > DROPPED_OF_16_BITS)
 
     def _began_again(self, number: int, count: int, modulus: int) -> bool:
         """Whether this far-off number begins a new sequence, or may: then the next one decides (RFC 3550, A.1)."""

@@ -62,6 +62,10 @@ def test_numbers_of_16_bits_begin_again_without_a_gap():
     assert not any(taken(RTP, range(65_000, 66_500)).total().values())
 
 
+def test_of_16_bits_half_of_all_numbers_can_be_lost_at_once():
+    assert taken(RTP, [10, 11, 11 + 32_768, 11 + 32_769]).total()["missing"] == 32_767
+
+
 def test_a_sender_that_begins_again_is_no_loss():
     found = taken(MOLDUDP64, [*range(90_000, 90_010), *range(1, 11)]).total()
     assert found == {"gaps": 0, "missing": 0, "late": 0, "duplicates": 0, "restarts": 1}
