@@ -200,7 +200,7 @@ _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE, _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWR
 _RTM_DELLINK = 17
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST_ACK, _REQUEST_DUMP = 0x5, 0x301  # NLM_F_REQUEST with NLM_F_ACK, or NLM_F_DUMP: either has an end
-_IFLA_IFNAME, _IFA_ADDRESS, _IFA_LOCAL, _RTA_DST, _RTA_OIF = 3, 1, 2, 1, 4
+_IFLA_IFNAME, _IFLA_MTU, _IFA_ADDRESS, _IFA_LOCAL, _RTA_DST, _RTA_OIF = 3, 4, 1, 2, 1, 4
 _HEADER = struct.Struct("=IHHII")
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
@@ -211,9 +211,7 @@ _ATTRIBUTE = struct.Struct("=HH")
 def _netlink_links() -> list[Link]:
     rows: list[Link] = []
     links: dict[int, tuple[str, int]] = {}
-    for payload in _netlink_dump(_RTM_GETLINK, _RTM_NEWLINK):
-        _, _, index, flags, _ = _IFINFOMSG.unpack_from(payload)
-        attributes = _attributes(payload[_IFINFOMSG.size :])
+    for index, flags, attributes in _netlink_each_link():
         name = os.fsdecode(attributes[_IFLA_IFNAME].rstrip(b"\0"))
         links[index] = (name, flags)
         rows.append((name, index, flags, None))
@@ -225,6 +223,20 @@ def _netlink_links() -> list[Link]:
             name, flags = links[index]
             rows.append((name, index, flags, socket.inet_ntop(family, packed)))
     return rows
+
+
+def link_details() -> dict[int, tuple[int, int]]:
+    """Return by index what an `Interface` doesn't tell: all 32 flags IFF_..., and the MTU in bytes. Linux alone."""
+    return {
+        index: (flags, int.from_bytes(attributes.get(_IFLA_MTU, b""), sys.byteorder))
+        for index, flags, attributes in _netlink_each_link()
+    }
+
+
+def _netlink_each_link() -> Iterator[tuple[int, int, dict[int, bytes]]]:
+    for payload in _netlink_dump(_RTM_GETLINK, _RTM_NEWLINK):
+        _, _, index, flags, _ = _IFINFOMSG.unpack_from(payload)
+        yield index, flags, _attributes(payload[_IFINFOMSG.size :])
 
 
 def _route_request(address: _arguments.Address) -> bytes:
