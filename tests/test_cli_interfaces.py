@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 from argparse import Namespace
@@ -11,6 +12,7 @@ from argparse import Namespace
 import pytest
 from net import python_environment
 
+from multicast import __main__ as program
 from multicast import _interfaces, _proc_net
 from multicast.cli import interfaces as command
 
@@ -114,3 +116,12 @@ def test_in_a_host_of_its_own_sources_are_shown_on_the_interface_that_was_joined
     for name, group, port in (("feed1", "232.1.2.3", 4000), ("feed0", "ff3e::99", 4001)):
         assert [(each["pid"], each["port"]) for each in groups[name][group]["bound"]] == [(there.pid, port)]
     assert "232.1.2.3" not in groups["feed0"]
+
+
+def test_the_lines_of_its_page_run(capsys):
+    page = (pathlib.Path(__file__).parent.parent / "docs" / "commands" / "interfaces.md").read_text("utf-8")
+    lines = [line.split()[1:] for line in page.splitlines() if line.startswith("multicast ")]
+    assert lines == [["interfaces"], ["interfaces", "--json"]]
+    for line in lines:
+        assert program.main(line) == 0
+        assert capsys.readouterr().err == ""
