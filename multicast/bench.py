@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import platform
 import random
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from . import __version__, skt
 from ._columns import Wanted
 from ._options_py import memory_of
+from .cli.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -358,17 +358,20 @@ def run(seconds: float, *, as_json: bool = False) -> int:
         "batch_size": BATCH,
         "rounds": len(found[PAYLOAD][REFERENCES[PAYLOAD]]),
     }
+    output = Output(as_json=as_json)
+    output.emit(about | {"results": {title: as_figures(found[title], REFERENCES[title]) for title in found}})
     if as_json:
-        print(json.dumps(about | {"results": {title: as_figures(found[title], REFERENCES[title]) for title in found}}))
         return 0
-    print(f"multicast {__version__}, {skt.BACKEND} backend ({skt.BACKEND_REASON})")
-    print(
+    output.say(output.paint(f"multicast {__version__}", "title") + f", {skt.BACKEND} backend ({skt.BACKEND_REASON})")
+    output.say(
         f"{about['python']}, {about['system']}: a queue of {DATAGRAMS} datagrams of {SIZE} bytes on the loopback "
         f"interface, batches of {BATCH}, {about['rounds']} rounds"
     )
     for title, times in found.items():
-        print(f"\n{TITLES[title]}:\n{table(times, REFERENCES[title])}")
-    print("\nBeside bare C and others, with goals and plots: python3 dev.py bench, in a checkout of the project.")
+        head, *rows = table(times, REFERENCES[title]).splitlines()
+        output.say(f"\n{TITLES[title]}:")
+        output.say("\n".join([output.paint(head, "strong"), *rows]))
+    output.say("\nBeside bare C and others, with goals and plots: python3 dev.py bench, in a checkout of the project.")
     return 0
 
 

@@ -6,7 +6,6 @@ loopback interface, TTL 0.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import random
 import signal
@@ -21,6 +20,7 @@ from . import __version__, skt
 from ._moldudp64 import HEADER, SyntheticFeed
 from ._options_py import memory_of
 from ._values import Value
+from .cli.output import Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -268,68 +268,53 @@ def receive_one_by_one(port: int, publisher: Publisher, tally: Tally) -> Count:
 
 def run(seconds: float, *, as_json: bool = False) -> int:
     """Run both receivers for half the time each and print the account; 0 if it closes, 1 if not."""
-    live = Live(quiet=as_json)
+    output = Output(as_json=as_json)
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", RuntimeWarning)
-        live.note(f"multicast {__version__}, {skt.BACKEND} backend ({skt.BACKEND_REASON})")
-        live.note(f"a synthetic MoldUDP64 feed to {GROUP} on the loopback interface, TTL 0, as fast as it goes")
+        if not as_json:
+            output.say(
+                output.paint(f"multicast {__version__}", "title") + f", {skt.BACKEND} backend ({skt.BACKEND_REASON})"
+            )
+            output.say(f"a synthetic MoldUDP64 feed to {GROUP} on the loopback interface, TTL 0, as fast as it goes")
         runs = [
-            measure(skt.BACKEND, receive_batches, seconds / 2, live),
-            measure("recv_into", receive_one_by_one, seconds / 2, live),
+            measure(skt.BACKEND, receive_batches, seconds / 2, output),
+            measure("recv_into", receive_one_by_one, seconds / 2, output),
         ]
-    for note in notes:
-        live.note(f"note: {note.message}")
     closed = all(each.closed for each in runs)
-    if as_json:
-        values = [each.as_dict() | {"closed": each.closed} for each in runs]
-        print(json.dumps({"version": __version__, "backend": skt.BACKEND, "closed": closed, "runs": values}))
-    else:
-        print("\n" + table(runs) + "\n")
+    values = [each.as_dict() | {"closed": each.closed} for each in runs]
+    output.emit({"version": __version__, "backend": skt.BACKEND, "closed": closed, "runs": values})
+    if not as_json:
+        for note in notes:
+            output.say(f"note: {note.message}")
+        output.say()
+        show_table(output, runs)
+        output.say()
         for each in runs:
-            print(ledger(each))
+            output.say(ledger(each, output))
     return 0 if closed else 1
 
 
-def measure(name: str, receive: Callable[[int, Publisher, Tally], Count], seconds: float, live: Live) -> Run:
+def measure(name: str, receive: Callable[[int, Publisher, Tally], Count], seconds: float, output: Output) -> Run:
     """Let one receiver take the feed from a sender of its own."""
     with skt.genSocket() as probe:
         probe.bind((GROUP, 0))  # a port that nobody has
         port: int = probe.getsockname()[1]
     feed = SyntheticFeed(b"DEMO%06d" % random.randrange(1_000_000))
     with Publisher(feed.session, port, seconds) as publisher:
-        tally = Tally(feed, name, live.update)
+        tally = Tally(feed, name, _unseen if output.as_json else output.update)
         count = receive(port, publisher, tally)
-        live.end()
+        if not output.as_json:
+            output.keep()
         return tally.finish(count, publisher.sent or 0, publisher.seconds)
 
 
-class Live:
-    """Lines that come each second: written over one another on a terminal, one after another elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        self._terminal = sys.stdout.isatty()
-
-    def note(self, text: str) -> None:
-        """Print a line that stays."""
-        if not self._quiet:
-            print(text, flush=True)
-
-    def update(self, text: str) -> None:
-        """Print the line of this second."""
-        if not self._quiet:
-            print(f"\r{text}\x1b[K" if self._terminal else text, end="" if self._terminal else "\n", flush=True)
-
-    def end(self) -> None:
-        """Let the last line stay."""
-        if self._terminal and not self._quiet:
-            print()
+def _unseen(line: str) -> None:
+    """Show nothing: a program reads the account alone."""
 
 
-def table(runs: list[Run]) -> str:
-    """Return the receivers side by side."""
+def show_table(output: Output, runs: list[Run]) -> None:
+    """Print the receivers side by side."""
     rows: list[tuple[str, Callable[[Run], object]]] = [
-        ("", lambda run: f"{run.receiver}, " + ("one at a time" if run.receiver == "recv_into" else "in batches")),
         ("sent", lambda run: run.sent),
         ("received", lambda run: run.received),
         ("dropped by the kernel", lambda run: run.dropped),
@@ -339,14 +324,23 @@ def table(runs: list[Run]) -> str:
         ("datagrams a call", lambda run: run.mean_batch),
         ("receiver's CPU a datagram, ns", lambda run: run.cpu_ns),
     ]
-    return "\n".join(f"{title:30}" + "".join(f"{_shown(value(run)):>26}" for run in runs) for title, value in rows)
+    head = [f"{run.receiver}, " + ("one at a time" if run.receiver == "recv_into" else "in batches") for run in runs]
+    output.table(
+        ["", *head],
+        [[title, *(_shown(value(run)) for run in runs)] for title, value in rows],
+        numbers=range(1, len(runs) + 1),
+    )
 
 
-def ledger(run: Run) -> str:
+def ledger(run: Run, output: Output) -> str:
     """Return the account of one receiver in a line."""
     if run.dropped is None:
         return f"{run.receiver}: {run.sent:,} sent, {run.received:,} received; this system does not count drops"
-    verdict = "closed" if run.closed else f"OPEN: {run.unaccounted:,} unaccounted for"
+    verdict = (
+        output.paint("closed", "good")
+        if run.closed
+        else output.paint(f"OPEN: {run.unaccounted:,} unaccounted for", "bad")
+    )
     return (
         f"ledger, {run.receiver}: sent {run.sent:,} = received {run.received:,} + dropped by the kernel "
         f"{run.dropped:,}; missing in {run.gaps:,} gaps {run.missing:,}: {verdict}"

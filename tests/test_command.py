@@ -152,3 +152,20 @@ def test_other_words_are_refused(read, text, why):
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         read(text)
     assert why in str(refused.value)
+
+
+def test_on_a_terminal_a_line_takes_the_place_of_the_one_before(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    made = output.Output()
+    made.update("one")
+    made.update("two")
+    made.keep()
+    assert sys.stdout.getvalue() == "\rone\x1b[K\rtwo\x1b[K\n"
+
+
+def test_elsewhere_each_line_stays(capsys):
+    made = output.Output()
+    made.update("one")
+    made.update("two")
+    made.keep()
+    assert capsys.readouterr().out == "one\ntwo\n"

@@ -49,6 +49,16 @@ class Output:
         """Print a line for people."""
         print(text, file=self._text, flush=True)
 
+    def update(self, text: str) -> None:
+        """Print a line for people that the next one takes the place of: on a terminal; elsewhere they all stay."""
+        over = self._text.isatty()
+        print(f"\r{text}\x1b[K" if over else text, end="" if over else "\n", file=self._text, flush=True)
+
+    def keep(self) -> None:
+        """Let the last line of `update` stay."""
+        if self._text.isatty():
+            self.say()
+
     def emit(self, values: dict[str, Any]) -> None:
         """Print an object for a program; nothing for people."""
         if self.as_json:
