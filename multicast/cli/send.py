@@ -89,6 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--loopback", action=argparse.BooleanOptionalAction, default=True, help="whether this host's receivers get it"
     )
+    parser.add_argument(
+        "--segmentation",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the kernel gets those of one length that are due together as one train (UDP_SEGMENT)",
+    )
     add_json(parser)
     parser.set_defaults(usage_error=parser.error)
 
@@ -149,7 +155,7 @@ def run(given: argparse.Namespace) -> int:
                     interface=own,
                     ttl=ttl,
                     loopback=given.loopback,
-                    segmentation=False,  # a packet each, as what feeds come from sends them
+                    segmentation=given.segmentation,
                 )
             )
             for group in given.feed.groups
@@ -312,7 +318,6 @@ def tell(output: Output, given: argparse.Namespace, ttl: int, account: Account, 
     together = "datagrams" if pacer.batch == 1 else f"batches of up to {pacer.batch}"
     output.say(f"late: {together} by {p50} µs (p50), {p99} µs (p99), {longest} µs (max)")
     if pacer.stalls:
-        text = (
-            f"fell behind {pacer.stalls} times, by up to {pacer.longest / 1e6:,.0f} ms, and caught up without a pause"
-        )
+        times = "once" if pacer.stalls == 1 else f"{pacer.stalls} times"
+        text = f"fell behind {times}, by up to {pacer.longest / 1e6:,.0f} ms; what was overdue went without a pause"
         output.say(output.paint(text, "warning"))
