@@ -11,10 +11,10 @@ import sys
 import warnings
 
 from . import __version__
-from .cli import bench, demo, interfaces, listen, report, send
+from .cli import bench, demo, doctor, interfaces, listen, report, send
 from .cli.arguments import add_json
 
-COMMANDS = {"listen": listen, "send": send, "interfaces": interfaces, "demo": demo, "bench": bench}
+COMMANDS = {"listen": listen, "send": send, "doctor": doctor, "interfaces": interfaces, "demo": demo, "bench": bench}
 EXIT_CODES = (
     "exit codes: 0, it went well; 1, it failed; 2, wrong usage; 130, ended by Ctrl-C; 141, nobody reads its output any "
     "more. The command's own --help says what failing is."
