@@ -32,9 +32,6 @@ def test_what_proc_tells_is_read():
     assert facts.listed("Udp6InErrors      \t4\n") == {"Udp6InErrors": 4}
     head = "Inter-|   Receive\n face |bytes    packets errs drop fifo\n"
     assert facts.dropped(head + "  eth0: 10 2 0 5 0 0 0 0\n") == {"eth0": 5}
-    igmp = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n"
-    igmp += "2\teth0      :     1      V2\n\t\t\t\t010000E0     1 0:00000000\t\t0\n"
-    assert facts.igmp_versions(igmp) == {"eth0": "V2"}
 
 
 @pytest.mark.parametrize(

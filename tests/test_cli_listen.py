@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from links import IPV4, PORT
 from net import python_environment
+from rich.console import Console
 
 from multicast import __main__ as program
 from multicast._sequence import CME, MOLDUDP64
@@ -205,7 +206,7 @@ def test_more_feeds_than_lines_are_said_to_be_there():
 
 
 def test_a_frame_can_be_exported():
-    console = pytest.importorskip("rich.console").Console(record=True, width=80, file=io.StringIO())
+    console = Console(record=True, width=80, file=io.StringIO())
     console.print(picture.frame([row(state="interface gone")], width=80))
     assert "interface" in console.export_svg(title="multicast listen")
 
@@ -409,7 +410,6 @@ def drawn_until(terminal, wanted, seen=b""):
     ("end", "code", "last"), [(signal.SIGINT, 130, rb".*\d+ datagrams, "), (signal.SIGTERM, 143, rb"")]
 )
 def test_on_a_terminal_it_draws_and_follows_its_size_and_leaves_it_as_it_was(end, code, last, multicast, opened, feed):
-    pytest.importorskip("rich")
     near, far = pty.openpty()
     fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
     environment = python_environment(multicast) | {"TERM": "xterm", "NO_COLOR": "1"}

@@ -169,3 +169,24 @@ def test_elsewhere_each_line_stays(capsys):
     made.update("two")
     made.keep()
     assert capsys.readouterr().out == "one\ntwo\n"
+
+
+OF_UNIX = """
+import sys
+import multicast
+for name in ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"):
+    sys.modules[name] = None
+from multicast.__main__ import COMMANDS
+print(len(COMMANDS))
+"""
+
+
+def test_the_commands_load_where_python_lacks_what_only_unix_has(multicast):
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", OF_UNIX],
+        env=python_environment(multicast),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{len(program.COMMANDS)}\n"), done.stderr

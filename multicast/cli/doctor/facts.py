@@ -5,17 +5,15 @@ Owns reading and parsing. Must change nothing, and must not fail where a file is
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pathlib
-import socket
-import struct
+import sys
 from dataclasses import dataclass, field
 
 from ... import _arguments, _interfaces
+from ..._proc_net import parse_igmp
 
-_SIOCGIFFLAGS, _SIOCGIFMTU = 0x8913, 0x8921  # netdevice(7)
-_IFF_UP, _IFF_RUNNING, _IFF_MULTICAST = 0x1, 0x40, 0x1000
+_IFF_LOWER_UP = 0x10000  # the driver says that there is a carrier (netdevice(7))
 COUNTERS = (
     "Udp.RcvbufErrors",
     "Udp.InErrors",
@@ -97,19 +95,6 @@ def dropped(content: str) -> dict[str, int]:
     return {name.strip(): int(values.split()[3]) for name, _, values in rows}
 
 
-def igmp_versions(content: str) -> dict[str, str]:
-    """Parse /proc/net/igmp: the version that each interface speaks, by its column Querier.
-
-    The kernel writes V3 also where no querier was ever seen (igmp_mc_seq_show of net/ipv4/igmp.c).
-    """
-    found = {}
-    for line in content.splitlines()[1:]:
-        words = line.split()
-        if not line[:1].isspace() and len(words) >= 5:
-            found[words[1].rstrip(":")] = words[-1]
-    return found
-
-
 def counters(root: str = "/") -> dict[str, int]:
     """Return the counters that tell where datagrams went; those that can't be read are left out."""
     every = paired(text("/proc/net/snmp", root) or "") | paired(text("/proc/net/netstat", root) or "")
@@ -131,18 +116,14 @@ def where(root: str = "/") -> str | None:
 
 def links() -> list[Link]:
     """Return the host's interfaces with carrier and MTU."""
+    details = _interfaces.link_details() if sys.platform == "linux" else {}
     found = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        for each in _interfaces.interfaces():
-            link = Link(each.name, each.index, each.addresses, each.up, each.multicast, each.loopback)
-            request = struct.pack("16s24x", each.name.encode())
-            try:
-                flags = struct.unpack_from("H", fcntl.ioctl(asking, _SIOCGIFFLAGS, request), 16)[0]
-                link.carrier = bool(flags & _IFF_RUNNING)
-                link.mtu = struct.unpack_from("i", fcntl.ioctl(asking, _SIOCGIFMTU, request), 16)[0]
-            except OSError:
-                pass
-            found.append(link)
+    for each in _interfaces.interfaces():
+        link = Link(each.name, each.index, each.addresses, each.up, each.multicast, each.loopback)
+        if each.index in details:
+            flags, link.mtu = details[each.index]
+            link.carrier = bool(flags & _IFF_LOWER_UP)
+        found.append(link)
     return found
 
 
@@ -172,7 +153,7 @@ def gather(groups: list[str], source: str | None, interface: str | int | None, r
     strict = [number(f"{base}/conf/{each}/rp_filter", root) for each in ("all", name)]
     known = [each for each in strict if each is not None]
     facts.rp_filter = max(known) if known and not facts.ipv6 else None
-    facts.version = _version(name, facts.ipv6, root)
+    facts.version = _version(name, facts.link.index if facts.link else 1, facts.ipv6, root)
     names = ("igmp_max_memberships", "igmp_max_msf")
     facts.limits = {each: value for each in names if (value := number(f"{base}/{each}", root)) is not None}
     if (most := number("/proc/sys/net/ipv6/mld_max_msf", root)) is not None:
@@ -184,14 +165,15 @@ def gather(groups: list[str], source: str | None, interface: str | int | None, r
     return facts
 
 
-def _version(name: str, ipv6: bool, root: str) -> str | None:
+def _version(name: str, index: int, ipv6: bool, root: str) -> str | None:
     """Return the version in force: V1, V2 or V3 of IGMP, MLDv1 or MLDv2."""
     if ipv6:
         forced = [number(f"/proc/sys/net/ipv6/conf/{each}/force_mld_version", root) for each in ("all", name)]
         return "MLDv1" if 1 in forced else "MLDv2"
     forced4 = [number(f"/proc/sys/net/ipv4/conf/{each}/force_igmp_version", root) for each in ("all", name)]
     set_to = next((each for each in forced4 if each), None)
-    return f"V{set_to}" if set_to else igmp_versions(text("/proc/net/igmp", root) or "").get(name)
+    # The kernel writes V3 also where no querier was ever seen (igmp_mc_seq_show of net/ipv4/igmp.c).
+    return f"V{set_to}" if set_to else parse_igmp(text("/proc/net/igmp", root) or "")[1].get(index)
 
 
 def _hardware(link: Link | None) -> str | None:
