@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 
+from . import _sysctl
 from ._arguments import shown
 
 # What a process or the system has run out of: it is for the caller to know, not a thing that is refused here for good.
@@ -48,7 +49,7 @@ def nothing_registered(operation: str) -> ValueError:
 def epoll_hint(number: int) -> str:
     """Say which limit was met when a receiver could not be registered (epoll(7))."""
     if number == errno.ENOSPC:
-        return f"; a limit was reached: fs.epoll.max_user_watches ({_sysctl('fs.epoll.max_user_watches')})"
+        return f"; a limit was reached: fs.epoll.max_user_watches ({_now('fs.epoll.max_user_watches')})"
     return ""
 
 
@@ -232,7 +233,7 @@ def _limit_hint(name: str, what: str, before: int | None, asked: int = 0) -> str
 
     - before: how many there were, None if not known; asked: how many there should have been, 0 if not known
     """
-    limit = _sysctl_value(name) if name else None
+    limit = _sysctl.value(name) if name else None
     below = before is None or limit is None or before < limit
     names = [name] if name else []
     if below and name and before is not None and limit is not None:
@@ -240,22 +241,14 @@ def _limit_hint(name: str, what: str, before: int | None, asked: int = 0) -> str
         names, before = ([], before) if what == "source" else (names, None)
     if below:
         names.append("net.core.optmem_max")
-    said = "; a limit was reached: " + " or ".join(f"{each} ({_sysctl(each)})" for each in names)
+    said = "; a limit was reached: " + " or ".join(f"{each} ({_now(each)})" for each in names)
     if before is None:
         return said
     return f"{said}; this would be {what} {before + 1}" + (f" of {asked}" if asked > before else "")
 
 
-def _sysctl_value(name: str) -> int | None:
-    try:
-        with open("/proc/sys/" + name.replace(".", "/"), encoding="utf-8") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
-
-
-def _sysctl(name: str) -> str:
-    value = _sysctl_value(name)
+def _now(name: str) -> str:
+    value = _sysctl.value(name)
     return "not readable here" if value is None else f"now {value}"
 
 
@@ -263,7 +256,7 @@ def no_ipv6(number: int) -> str:
     """Say that no interface has an IPv6 address, and why if that is known."""
     said = f"no interface has an IPv6 address: {os.strerror(number)}"
     name = "net.ipv6.conf.all.disable_ipv6"
-    return f"{said}; {name} ({_sysctl(name)}) forbids it" if _sysctl_value(name) else said
+    return f"{said}; {name} ({_now(name)}) forbids it" if _sysctl.value(name) else said
 
 
 def filter_hint(number: int) -> str:
@@ -273,7 +266,7 @@ def filter_hint(number: int) -> str:
     if number == errno.EINVAL:
         return "; the kernel refused the program: an unknown instruction, a jump past the end, or no return there"
     if number in (errno.ENOMEM, errno.ENOBUFS):
-        return f"; a limit was reached: net.core.optmem_max ({_sysctl('net.core.optmem_max')})"
+        return f"; a limit was reached: net.core.optmem_max ({_now('net.core.optmem_max')})"
     if number == errno.ENOPROTOOPT:
         return "; this kernel has no socket filters"
     return ""
@@ -297,7 +290,7 @@ def clamped(requested: int, granted: int) -> str:
     if granted >= MAX_RECEIVE_BUFFER or sys.platform != "linux":
         return said + "this system has no larger one"
     return (
-        f"{said}net.core.rmem_max limits it ({_sysctl('net.core.rmem_max')}). "
+        f"{said}net.core.rmem_max limits it ({_now('net.core.rmem_max')}). "
         f"Put the line 'net.core.rmem_max = {requested}' into sysctl.conf; "
         f"for now, as root: sysctl -w net.core.rmem_max={requested}"
     )
@@ -348,7 +341,7 @@ def huge_pages_not_mapped(number: int, operation: str, reserved: bool, pages: in
     hint = ""
     if reserved and number == errno.ENOMEM:
         hint = (
-            f"; vm.nr_hugepages ({_sysctl('vm.nr_hugepages')}) is how many there are for all processes, "
+            f"; vm.nr_hugepages ({_now('vm.nr_hugepages')}) is how many there are for all processes, "
             f"and {pages} more would have to be free"
         )
     elif reserved and number == errno.EFAULT:
@@ -414,5 +407,5 @@ def card_filter_hint(number: int, asked: Iterable[str]) -> str:
 def not_measured(doing: str, *, dropped: bool) -> OSError:
     """Not one datagram got into an empty buffer, where the kernel takes one of any size."""
     if dropped:
-        return failed(errno.ENOBUFS, doing, f"; net.ipv4.udp_mem ({_sysctl('net.ipv4.udp_mem')}) limits it")
+        return failed(errno.ENOBUFS, doing, f"; net.ipv4.udp_mem ({_now('net.ipv4.udp_mem')}) limits it")
     return failed(errno.ETIMEDOUT, doing, "; nothing came: is the interface up, and does a firewall let UDP through?")

@@ -6,19 +6,15 @@ the card is set to, such as whether it stamps what is sent: other programs (ptp4
 
 from __future__ import annotations
 
-import array
 import errno
-import os
 import socket
 import struct
 import sys
 
 from . import _arguments, _errors
+from ._ethtool import SIOCETHTOOL, ioctl
 from ._interfaces import interface_index, interface_name, interface_names
 from ._values import HardwareTimestamps
-
-if sys.platform == "linux":
-    import fcntl  # now: a process that became another user, or went elsewhere (chroot), may not find it any more
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 
     from ._interfaces import InterfaceLike
 
-_SIOCETHTOOL, _SIOCSHWTSTAMP, _SIOCGHWTSTAMP = 0x8946, 0x89B0, 0x89B1  # linux/sockios.h
+_SIOCSHWTSTAMP, _SIOCGHWTSTAMP = 0x89B0, 0x89B1  # linux/sockios.h
 _ETHTOOL_GET_TS_INFO = 0x41  # linux/ethtool.h
 _RX_AND_RAW = 1 << 2 | 1 << 6  # SOF_TIMESTAMPING_RX_HARDWARE, SOF_TIMESTAMPING_RAW_HARDWARE, linux/net_tstamp.h
 _TX_OFF, _TX_ON = 0, 1  # HWTSTAMP_TX_
@@ -149,7 +145,7 @@ class _Abilities:
 
     def __init__(self, name: str, doing: str) -> None:
         try:
-            answer = _ioctl(name, _SIOCETHTOOL, _TS_INFO.pack(_ETHTOOL_GET_TS_INFO, 0, 0, 0, 0))
+            answer = ioctl(name, SIOCETHTOOL, _TS_INFO.pack(_ETHTOOL_GET_TS_INFO, 0, 0, 0, 0))
         except OSError as error:
             if error.errno != errno.EOPNOTSUPP:
                 raise _errors.system(error, doing) from None
@@ -172,7 +168,7 @@ class _Abilities:
 def _config(name: str, doing: str) -> tuple[int, int, int] | None:
     """Return what the card is set to: flags, what it stamps of what is sent, filter. None: the driver does not tell."""
     try:
-        flags, tx_type, rx_filter = _CONFIG.unpack(_ioctl(name, _SIOCGHWTSTAMP, bytes(_CONFIG.size)))
+        flags, tx_type, rx_filter = _CONFIG.unpack(ioctl(name, _SIOCGHWTSTAMP, bytes(_CONFIG.size)))
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY, errno.EPERM):
             raise _errors.system(error, doing) from None
@@ -184,7 +180,7 @@ def _granted(name: str, flags: int, tx_type: int, asked: Sequence[int]) -> int:
     """Ask for the first of these filters that the card does not refuse; return what it says is in force."""
     for each in asked:
         try:
-            return int(_CONFIG.unpack(_ioctl(name, _SIOCSHWTSTAMP, _CONFIG.pack(flags, tx_type, each)))[2])
+            return int(_CONFIG.unpack(ioctl(name, _SIOCSHWTSTAMP, _CONFIG.pack(flags, tx_type, each)))[2])
         except OSError as error:
             if error.errno != errno.ERANGE or each == asked[-1]:
                 raise
@@ -194,12 +190,3 @@ def _granted(name: str, flags: int, tx_type: int, asked: Sequence[int]) -> int:
 def _filter_name(number: int) -> str:
     """Return a filter's name; for one that is newer than this, its number in place of a name."""
     return f"HWTSTAMP_FILTER_{_FILTERS[number] if 0 <= number < len(_FILTERS) else number}"
-
-
-def _ioctl(name: str, request: int, data: bytes) -> bytes:
-    """Ask the driver of an interface: what stands behind ifr_data of struct ifreq (netdevice(7)), before and after."""
-    behind = array.array("B", data)
-    address, _ = behind.buffer_info()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        fcntl.ioctl(sock, request, struct.pack("@16sP16x", os.fsencode(name), address))
-    return behind.tobytes()

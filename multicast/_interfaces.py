@@ -201,6 +201,7 @@ _RTM_DELLINK = 17
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _REQUEST_ACK, _REQUEST_DUMP = 0x5, 0x301  # NLM_F_REQUEST with NLM_F_ACK, or NLM_F_DUMP: either has an end
 _IFLA_IFNAME, _IFLA_MTU, _IFA_ADDRESS, _IFA_LOCAL, _RTA_DST, _RTA_OIF = 3, 4, 1, 2, 1, 4
+_IFLA_LINKINFO, _IFLA_INFO_KIND = 18, 1
 _HEADER = struct.Struct("=IHHII")
 _IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 _IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
@@ -225,10 +226,17 @@ def _netlink_links() -> list[Link]:
     return rows
 
 
-def link_details() -> dict[int, tuple[int, int]]:
-    """Return by index what an `Interface` doesn't tell: all 32 flags IFF_..., and the MTU in bytes. Linux alone."""
+def link_details() -> dict[int, tuple[int, int, str]]:
+    """Return by index what an `Interface` doesn't tell. Linux alone.
+
+    That is all 32 flags IFF_..., the MTU in bytes, and the kind of a link that is no card's, such as veth or bridge.
+    """
     return {
-        index: (flags, int.from_bytes(attributes.get(_IFLA_MTU, b""), sys.byteorder))
+        index: (
+            flags,
+            int.from_bytes(attributes.get(_IFLA_MTU, b""), sys.byteorder),
+            _attributes(attributes.get(_IFLA_LINKINFO, b"")).get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii"),
+        )
         for index, flags, attributes in _netlink_each_link()
     }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _HEAD = Path("/proc/net")
+_RECEIVED = ("bytes", "packets", "errors", "dropped", "fifo", "frame", "compressed", "multicast")  # of dev, its heads
 
 
 class Group(NamedTuple):
@@ -77,6 +78,33 @@ def parse_udp(text: str) -> list[UdpSocket]:
         address, _, port = row[1].partition(":")
         sockets.append(UdpSocket(_host_order(address), int(port, 16), int(row[7]), int(row[9]), int(row[12])))
     return sockets
+
+
+def parse_snmp(text: str) -> dict[str, int]:
+    """Read snmp or netstat, which have a line of names, then one of values: counters by both, as Udp.InErrors."""
+    lines = text.splitlines()
+    found = {}
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        prefix, _, rest = names.partition(": ")
+        for name, value in zip(rest.split(), values.split()[1:], strict=False):
+            found[f"{prefix}.{name}"] = int(value)
+    return found
+
+
+def parse_snmp6(text: str) -> dict[str, int]:
+    """Read snmp6, a counter a line."""
+    return {row[0]: int(row[1]) for row in map(str.split, text.splitlines())}
+
+
+def parse_dev(text: str) -> dict[str, dict[str, int]]:
+    """Read dev: what each interface counted of what it received, by the interface's name."""
+    rows = (line.rpartition(":") for line in text.splitlines()[2:])  # a name may have a colon itself
+    return {name.strip(): dict(zip(_RECEIVED, map(int, values.split()), strict=False)) for name, _, values in rows}
+
+
+def parse_softnet_stat(text: str) -> int:
+    """Read softnet_stat: how many packets all processors dropped, as their backlogs were full."""
+    return sum(int(line.split()[1], 16) for line in text.splitlines())
 
 
 def read(name: str) -> str:

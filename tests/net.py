@@ -6,9 +6,14 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType
+
+import pytest
 
 # What a script begins with that has to be an ordinary user's: no CAP_NET_ADMIN, whoever runs the tests.
 ORDINARY = """
@@ -44,6 +49,38 @@ def told(package: ModuleType, code: str, *arguments: object, inside=None) -> obj
     done = subprocess.run(command, env=python_environment(package), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def tool(name: str, package: str) -> str:
+    """Where a program of the system is; a skip that says so, or with CI set, where a skip goes unseen, a failure."""
+    found = shutil.which(name)
+    if found is None:
+        missing = f"{name} is not installed (apt-get install {package})"
+        if os.environ.get("CI"):
+            pytest.fail(f"{missing} (a failure, since CI is set)", pytrace=False)
+        pytest.skip(missing)
+    return found
+
+
+@contextlib.contextmanager
+def repeating(call: Callable[[], object], pause: float = 0.001) -> Iterator[None]:
+    """Have a thread call something again and again until the end of the block.
+
+    - pause: seconds between two calls
+    """
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(pause):
+            call()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def open_descriptors() -> dict[str, str]:

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from net import repeating
 
 from multicast import __main__ as program
-from multicast.cli.doctor import facts, firewall, judge, listening
+from multicast import open_sender
+from multicast._feed import parse_feed
+from multicast._proc_net import Group, Source, UdpSocket
+from multicast.cli.doctor import chains, counters, facts, judge, listening
 
 LINK = facts.Link("eth0", 2, ("192.0.2.1",), True, True, carrier=True, mtu=1500)
 OTHER = facts.Link("eth1", 3, ("198.51.100.1",), True, True, carrier=True, mtu=1500)
+linux = pytest.mark.skipif(sys.platform != "linux", reason="the files and calls are Linux's")
+FEED = parse_feed("239.1.1.1:5000%eth0")
+SILENCE = listening.Heard(wire=Counter(), seconds=3)  # looked at as root
 
 
 def known(**changed):
     return facts.Facts(
         **{"ipv6": False, "groups": ["239.1.1.1"], "interface": "eth0", "links": [LINK, OTHER], "link": LINK} | changed
     )
-
-
-def test_what_proc_tells_is_read():
-    assert facts.paired("Udp: InErrors RcvbufErrors\nUdp: 3 2\nIpExt: A\nIpExt: 7\n") == {
-        "Udp.InErrors": 3,
-        "Udp.RcvbufErrors": 2,
-        "IpExt.A": 7,
-    }
-    assert facts.listed("Udp6InErrors      \t4\n") == {"Udp6InErrors": 4}
-    head = "Inter-|   Receive\n face |bytes    packets errs drop fifo\n"
-    assert facts.dropped(head + "  eth0: 10 2 0 5 0 0 0 0\n") == {"eth0": 5}
 
 
 @pytest.mark.parametrize(
@@ -46,99 +44,226 @@ def test_what_proc_tells_is_read():
 def test_what_it_runs_in_is_told_by_files(tmp_path, file, content, found):
     (tmp_path / file).parent.mkdir(parents=True)
     (tmp_path / file).write_text(content)
-    assert facts.where(str(tmp_path)) == found
-
-
-def rule(*parts, handle=4):
-    chain = {"family": "inet", "table": "t", "name": "c", "hook": "input"}
-    one = {"family": "inet", "table": "t", "chain": "c", "handle": handle, "expr": [*parts]}
-    return {"nftables": [{"chain": chain}, {"rule": one}]}
-
-
-def match(protocol, field, right, op="=="):
-    return {"match": {"op": op, "left": {"payload": {"protocol": protocol, "field": field}}, "right": right}}
-
-
-DROP = {"drop": None}
-
-
-@pytest.mark.parametrize(
-    ("parts", "certain"),
-    [
-        ([DROP], True),
-        ([{"accept": None}], None),
-        ([match("udp", "dport", 5000), DROP], True),
-        ([match("udp", "dport", 5001), DROP], None),
-        ([match("udp", "dport", 5000, "!="), DROP], None),
-        ([match("udp", "dport", {"range": [4000, 6000]}), DROP], True),
-        ([match("udp", "dport", {"set": [1, 5000]}), DROP], True),
-        ([match("tcp", "dport", 5000), DROP], None),
-        ([match("ip", "daddr", {"prefix": {"addr": "239.0.0.0", "len": 8}}), DROP], True),
-        ([match("ip6", "daddr", "ff02::1"), DROP], None),
-        ([match("ip", "saddr", "192.0.2.9"), DROP], False),  # who sends is not known
-        ([match("ip", "daddr", "@groups"), DROP], False),  # a named set
-        ([{"limit": {"rate": 1}}, DROP], False),
-    ],
-)
-def test_a_rule_is_named_for_what_it_says_and_no_more(parts, certain):
-    found = firewall.could_drop(rule(*parts), "239.1.1.1", 5000, "eth0", None)
-    assert [each.certain for each in found] == ([] if certain is None else [certain])
-
-
-@pytest.mark.parametrize(
-    ("before", "certain"),
-    [
-        ([match("udp", "dport", 5000), {"accept": None}], False),
-        ([{"jump": {"target": "feeds"}}], False),
-        ([match("tcp", "dport", 22), {"accept": None}], True),
-        ([{"counter": {"packets": 1, "bytes": 1}}], True),
-    ],
-)
-def test_a_rule_behind_one_that_may_let_it_through_only_could_drop_it(before, certain):
-    rules = rule(DROP)
-    rules["nftables"][1:1] = rule(*before, handle=3)["nftables"][1:]
-    found = firewall.could_drop(rules, "239.1.1.1", 5000, "eth0", None)
-    assert [(each.handle, each.certain) for each in found] == [(4, certain)]
+    assert facts.surrounding(str(tmp_path)) == found
 
 
 def test_a_rule_that_only_could_drop_it_is_wrong_once_it_counted():
     heard = listening.Heard(wire=None)
-    before, after = (firewall.Rule("inet t c handle 4", 4, False, packets) for packets in (1, 3))
-    assert judge.firewall([before], [before], heard).verdict == "warning"
-    assert judge.firewall([before], [after], heard).verdict == "wrong"
+    before, after = ([chains.Obstacle("inet t c handle 4", False, packets)] for packets in (1, 3))
+    assert judge.firewall(before, before, heard).verdict == "warning"
+    step = judge.firewall(before, after, heard)
+    assert (step.verdict, step.found) == ("wrong", "inet t c handle 4 could drop it, and dropped 2 packets meanwhile")
     assert judge.firewall(None, [], heard).verdict == "unseen"
-    assert judge.firewall([before], [after], listening.Heard(received=1)).verdict == "ok"
+    assert judge.firewall([], [], heard).verdict == "ok"
+
+
+def test_a_rule_that_is_certain_explains_only_what_came_as_far_as_here():
+    certain = [chains.Obstacle("iptables filter: -A INPUT -j DROP", True, 1, "sudo iptables-save -c")]
+    assert judge.firewall(certain, certain, listening.Heard(wire=None)).verdict == "wrong"
+    step = judge.firewall(certain, certain, SILENCE)
+    assert (step.verdict, step.next) == ("warning", "sudo iptables-save -c")
 
 
 def test_a_buffer_smaller_than_the_burst_is_wrong_only_where_the_burst_was_named():
-    assert judge.buffer(212_992, 180, 1000, 1400, asked=False).verdict == "warning"
-    step = judge.buffer(212_992, 180, 1000, 1400, asked=True)
-    assert (step.verdict, step.next) == ("wrong", "sysctl -w net.core.rmem_max=1183289")
-    assert judge.buffer(212_992, 180, 100, 1400, asked=True).verdict == "ok"
-    assert judge.buffer(212_992, None, 100, 1400, asked=True).verdict == "unseen"
+    assert judge.buffer(212_992, 180, 1000, 1400, 64, asked=False).verdict == "warning"
+    step = judge.buffer(212_992, 180, 1000, 1400, 64, asked=True)
+    assert (step.verdict, step.next) == ("wrong", "sysctl -w net.core.rmem_max=1189900")
+    assert judge.buffer(212_992, 180, 100, 1400, 64, asked=True).verdict == "ok"
+    assert judge.buffer(212_992, None, 100, 1400, 64, asked=True).verdict == "unseen"
+
+
+def test_a_buffer_that_does_not_hold_one_batch_is_wrong():
+    step = judge.buffer(4096, 4, 1000, 1400, 64, asked=False)
+    assert (step.verdict, "fewer than one batch of 64" in step.found) == ("wrong", True)
 
 
 def test_the_reverse_path_is_judged_by_the_route_to_the_source():
-    strict, loose = known(rp_filter=1), known(rp_filter=2)
-    assert judge.rp_filter(strict, {"10.0.0.7": 3}, 0).verdict == "wrong"
-    assert judge.rp_filter(strict, {"10.0.0.7": 2}, 0).verdict == "ok"
-    assert judge.rp_filter(strict, {}, 0).verdict == "warning"
-    assert judge.rp_filter(loose, {"10.0.0.7": 3}, 0).verdict == "ok"
-    assert judge.rp_filter(loose, {"10.0.0.7": 0}, 0).verdict == "wrong"
-    assert judge.rp_filter(known(), {}, 0).verdict == "unseen"
+    strict, loose, silence = known(rp_filter=1), known(rp_filter=2), listening.Heard()
+    assert judge.rp_filter(strict, {"10.0.0.7": 3}, 0, silence).verdict == "wrong"
+    assert judge.rp_filter(strict, {"10.0.0.7": 2}, 0, silence).verdict == "ok"
+    assert judge.rp_filter(strict, {}, 0, silence).verdict == "warning"
+    assert judge.rp_filter(loose, {"10.0.0.7": 3}, 0, silence).verdict == "ok"
+    assert judge.rp_filter(loose, {"10.0.0.7": 0}, 0, silence).verdict == "wrong"
+    assert judge.rp_filter(known(), {}, 0, silence).verdict == "unseen"
+    assert judge.rp_filter(known(ipv6=True), {}, 0, silence).verdict == "ok"
+
+
+def test_what_the_reverse_path_dropped_meanwhile_is_wrong_only_where_it_explains_something():
+    strict = known(rp_filter=1)
+    assert judge.rp_filter(strict, {}, 5, listening.Heard()).verdict == "wrong"  # who sends can't be seen
+    assert judge.rp_filter(strict, {}, 5, SILENCE).verdict == "warning"
+    assert judge.rp_filter(strict, {"10.0.0.7": 2}, 5, listening.Heard(received=1)).verdict == "warning"
 
 
 def test_without_root_it_says_what_it_could_not_see():
-    assert judge.wire(known(), 5000, listening.Heard()).verdict == "unseen"
+    step = judge.wire(known(), FEED, listening.Heard(seconds=1), joined=True)
+    assert (step.verdict, step.next) == ("unseen", f"sudo multicast doctor '{FEED}'")
+    assert "to see a querier needs root" in judge.version(known(version="IGMPv3"), listening.Heard(seconds=1)).found
+
+
+def test_after_a_refused_join_nothing_is_said_of_what_could_not_come():
+    nothing = listening.Heard()
+    for step in (judge.wire(known(), FEED, nothing, joined=False), judge.received(FEED, nothing, 1, joined=False)):
+        assert (step.verdict, "nothing was joined" in step.found) == ("unseen", True)
+    assert judge.version(known(version="IGMPv3"), nothing).found == "IGMPv3"
 
 
 def test_the_cause_comes_before_what_follows_from_it():
     down = facts.Link("eth0", 2, (), False, True)
     heard = listening.Heard(wire=Counter({("eth1", "239.1.1.1", "10.0.0.7", 5000): 2}))
-    steps = [judge.received(heard, joined=True), judge.wire(known(link=down), 5000, heard)]
+    steps = [
+        judge.received(FEED, heard, 1, joined=True),
+        judge.wire(known(link=down), FEED, heard, joined=True),
+    ]
     assert judge.diagnose(steps).cause.found == "they arrive at eth1, not at eth0"
     assert judge.diagnose([*steps, judge.interface(known(link=down))]).cause.found == "eth0 is down"
     assert judge.diagnose([judge.interface(known())]).cause is None
+
+
+def test_each_finding_that_can_be_a_cause_has_its_place():
+    assert all(callable(getattr(judge, each)) for each in judge.CAUSES)
+
+
+def test_the_routes_to_all_groups_of_a_range_are_looked_at():
+    step = judge.route(known(routes={"239.1.1.1": 2, "239.1.1.2": 3}))
+    assert (step.verdict, step.found.partition(":")[0]) == ("warning", "to 239.1.1.2 it leads to eth1, not to eth0")
+    step = judge.route(known(routes={"239.1.1.1": 2, "239.1.1.2": 0}, interface=None))
+    assert (step.verdict, step.next) == ("wrong", "ip route add 239.1.1.2 dev eth0")
+    assert judge.route(known(routes={"239.1.1.1": 0})).verdict == "ok"
+
+
+def test_who_has_the_port_without_sharing_it_is_named():
+    holder = facts.Holder(UdpSocket("0.0.0.0", 5000, 7, 1, 0), [(12, "feeder")])
+    step = judge.port(5000, [holder], OSError(errno.EADDRINUSE, "in use"))
+    assert (step.verdict, "in use by feeder (12), which does not share it" in step.found) == ("wrong", True)
+    assert step.next == "ss --udp --all --processes 'sport = 5000'"
+    hidden = facts.Holder(holder.socket, [])
+    assert "a process of user 7" in judge.port(5000, [hidden], OSError(errno.EADDRINUSE, "in use")).found
+    assert judge.port(5000, [holder], None).found == "5000, shared with feeder (12)"
+    assert judge.port(5000, None, None).verdict == "ok"
+
+
+HELD = facts.Held([Group(2, "239.1.1.1", 3)], [Source(2, "239.1.1.1", "10.0.0.7", 1, 0)])
+
+
+def test_what_the_kernel_shows_of_the_join():
+    limits = {"igmp_max_memberships": 20}
+    step = judge.membership(known(limits=limits), None, HELD)
+    assert (step.verdict, step.found) == (
+        "ok",
+        "joined 1 group of the 20 that a socket may, 2 more of this host's sockets with it; eth0 is in 1",
+    )
+    step = judge.membership(known(limits=limits, link=OTHER), None, HELD)
+    assert (step.verdict, "no membership of 239.1.1.1 on eth1" in step.found) == ("wrong", True)
+    assert judge.membership(known(source="10.0.0.7"), None, HELD).verdict == "ok"
+    step = judge.membership(known(source="10.0.0.8"), None, HELD)
+    assert (step.verdict, step.next) == ("wrong", "cat /proc/net/mcfilter")
+    assert judge.membership(known(), None, facts.Held()).verdict == "ok"  # not Linux
+
+
+def test_limits_that_refuse_a_join():
+    step = judge.membership(known(source="10.0.0.7", limits={"igmp_max_msf": 0}), OSError(105, "no"), facts.Held())
+    assert (step.verdict, step.next) == ("wrong", "sysctl -w net.ipv4.igmp_max_msf=10")
+    step = judge.membership(known(), OSError(errno.ENODEV, "join: no such device"), facts.Held())
+    assert (step.found, step.next) == ("the join failed: join: no such device", "ip maddress show dev eth0")
+    assert judge.membership(known(), OSError(errno.EADDRINUSE, ""), facts.Held()).verdict == "unseen"
+
+
+def test_a_querier_is_named_and_missed():
+    asking = {("eth0", "192.0.2.254", "IGMPv2"), ("eth1", "198.51.100.254", "IGMPv3"), ("eth0", "fe80::1", "MLDv2")}
+    heard = listening.Heard(wire=Counter(), queriers=asking, seconds=3)
+    assert judge.version(known(version="IGMPv3"), heard).found == "IGMPv3; 192.0.2.254 asks (IGMPv2)"
+    step = judge.version(known(version="IGMPv2", source="10.0.0.7"), heard)
+    assert (step.verdict, step.next) == ("wrong", "cat /proc/net/igmp")
+    assert "since 192.0.2.254 asks (IGMPv2)" in step.found
+    forced = known(version="IGMPv2", source="10.0.0.7", forced=("net.ipv4.conf.all.force_igmp_version", 2))
+    assert judge.version(forced, heard).next == "sysctl -w net.ipv4.conf.all.force_igmp_version=0"
+    waited = listening.Heard(wire=Counter(), seconds=judge.QUERY_INTERVAL)
+    step = judge.version(known(version="IGMPv3"), waited)
+    assert (step.verdict, "no querier asked" in step.found) == ("warning", True)
+    assert judge.version(known(version="IGMPv3"), SILENCE).verdict == "ok"
+
+
+def test_a_receiver_that_lost_some_and_groups_that_are_silent():
+    heard = listening.Heard(received=5, sources={f"10.0.0.{last}" for last in range(5)}, drops=2, seconds=1)
+    step = judge.received(FEED, heard, 4096, joined=True)
+    assert (step.verdict, step.next) == ("wrong", "sysctl -w net.core.rmem_max=16384")
+    assert "from 10.0.0.0, 10.0.0.1, 10.0.0.2 and 2 more" in step.found
+    several = parse_feed("239.1.1.1+3:5000%eth0")
+    heard = listening.Heard(received=5, groups=Counter({"239.1.1.1": 4, "239.1.1.3": 1}), drops=0)
+    step = judge.received(several, heard, 4096, joined=True)
+    assert (step.verdict, step.next) == ("warning", "multicast doctor '239.1.1.2:5000%eth0'")
+
+
+@linux
+def test_every_counter_that_is_meant_is_one_that_the_kernel_has():
+    found = counters.read("lo")
+    expected = {*counters.GOOD, counters.REVERSE_PATH, "backlog dropped", "lo dropped", "Udp6MemErrors"}
+    assert found.keys() >= expected
+    assert counters.read("absent0").keys() < found.keys()
+
+
+def test_of_a_cards_counters_those_of_what_it_lost_are_shown(monkeypatch):
+    kept = ("rx_out_of_buffer", "rx_queue_0_drops", "port.rx_discards", "rx_missed_errors")
+    every = dict.fromkeys((*kept, "tx_dropped", "rx_packets", "rx_queue_0_xdp_tx_err"), 1)
+    monkeypatch.setattr(counters._ethtool, "statistics", lambda name: every)
+    assert counters.read("eth9").keys() >= {f"eth9 {each}" for each in kept}
+    assert not counters.read("eth9").keys() & {"eth9 tx_dropped", "eth9 rx_packets", "eth9 rx_queue_0_xdp_tx_err"}
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """A system that is not Linux, as far as what this command looks at; what it asks of Linux is not there."""
+
+    def refused(*_):
+        raise AssertionError("asked on a system that has no such thing")
+
+    monkeypatch.setattr(facts, "LINUX", False)
+    for module, names in ((facts._proc_net, ("read", "owners")), (facts._interfaces, ("link_details", "route_index"))):
+        for name in names:
+            monkeypatch.setattr(module, name, refused)
+    monkeypatch.delattr(listening.socket, "AF_PACKET", raising=False)
+
+
+def test_on_other_systems_the_steps_that_any_has_are_there(elsewhere, feed, capsys):
+    group, port = feed
+    assert program.main(["doctor", f"{group}:{port}%lo", "--seconds", "0.1", "--json"]) == 1
+    found = {each["step"]: each for each in map(json.loads, capsys.readouterr().out.splitlines()[:-1])}
+    assert list(found)[:7] == ["backend", "interface", "port", "membership", "host", "received", "buffer"]
+    assert (found["interface"]["verdict"], found["membership"]["verdict"]) == ("ok", "ok")
+    assert (found["received"]["verdict"], found["host"]["verdict"]) == ("wrong", "unseen")
+
+
+def test_elsewhere_what_is_received_is_told(elsewhere, feed, capsys):
+    group, port = feed
+    with open_sender(*feed, interface="lo", ttl=0) as tx, repeating(lambda: tx.send(b"feed")):
+        assert program.main(["doctor", f"{group}:{port}%lo", "-c", "1", "--seconds", "20"]) == 0
+    assert "diagnosis: nothing is wrong" in capsys.readouterr().out
+
+
+def test_counters_hint():
+    assert judge.counters({}, {}).verdict == "unseen"
+    assert judge.counters({"Udp.InErrors": 1}, {"Udp.InErrors": 1}).found == "none rose"
+    assert judge.counters({"IpExt.InMcastPkts": 1}, {"IpExt.InMcastPkts": 9}).verdict == "ok"
+    step = judge.counters({"eth0 dropped": 1, "Udp.IgnoredMulti": 0}, {"eth0 dropped": 2, "Udp.IgnoredMulti": 3})
+    assert (step.verdict, step.found) == ("warning", "eth0 dropped +1, Udp.IgnoredMulti +3")
+
+
+@pytest.mark.parametrize(
+    ("surrounding", "kind", "verdict"),
+    [(None, "", "ok"), ("container", "veth", "warning"), ("container", "", "ok"), ("wsl", "", "warning")],
+)
+def test_a_container_behind_a_bridge_is_told_from_one_on_the_hosts_network(surrounding, kind, verdict):
+    card = facts.Link("eth0", 2, (), True, True, kind=kind)
+    loopback = facts.Link("lo", 1, (), True, True, loopback=True)
+    place, *_ = judge.around(facts.Facts(surrounding=surrounding, links=[loopback, card]))
+    assert (place.step, place.verdict) == ("place", verdict)
+
+
+def test_a_slow_clock_is_told():
+    _, clock, stamps = judge.around(facts.Facts(clocksource="hpet", stamps="the card stamps nothing"))
+    assert (clock.verdict, stamps.verdict) == ("warning", "ok")
+    assert judge.around(facts.Facts())[1].verdict == "unseen"
 
 
 @pytest.mark.parametrize(
@@ -155,6 +280,27 @@ def test_a_frame_is_read_or_left_alone(frame, found):
         frame = frame[:8] + b"\x01\x11" + frame[10:]
     read = listening.datagram(frame)
     assert read == (None if found is None else ("239.1.1.1", "192.0.2.7", found))
+
+
+IGMP = bytes.fromhex("46c00024000000000102000 0c00002fee0000001 94040000".replace(" ", ""))
+MLD = bytes.fromhex("6000000000240001" + "fe80" + "00" * 13 + "01" + "ff02" + "00" * 13 + "01" + "3a00050200000000")
+
+
+@pytest.mark.parametrize(
+    ("packet", "found"),
+    [
+        (IGMP + bytes.fromhex("1164ee9b00000000027d0000"), ("192.0.2.254", "IGMPv3")),
+        (IGMP[:3] + b"\x20" + IGMP[4:] + bytes.fromhex("1164ee9b00000000") + bytes(14), ("192.0.2.254", "IGMPv2")),
+        (IGMP[:3] + b"\x20" + IGMP[4:] + bytes.fromhex("1100eeff00000000"), ("192.0.2.254", "IGMPv1")),
+        (IGMP + bytes.fromhex("2200f9fd00000001") + bytes(8), None),  # a report
+        (MLD + bytes([130, 0, 0, 0]) + bytes(24), ("fe80::1", "MLDv2")),
+        (MLD[:5] + b"\x20" + MLD[6:] + bytes([130, 0, 0, 0]) + bytes(20), ("fe80::1", "MLDv1")),
+        (MLD + bytes([143, 0, 0, 0]) + bytes(24), None),
+        (b"", None),
+    ],
+)
+def test_who_asks_for_memberships_is_read(packet, found):
+    assert listening.query(packet) == found
 
 
 def test_without_a_feed_it_looks_at_the_host(capsys):

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import subprocess
 import sys
 
 import pytest
-from net import python_environment
+from net import python_environment, tool
 from rig import DEADLINE, joined_hosts
 
 import multicast as package
@@ -40,8 +39,26 @@ for turn in range(12_000):
         print("here", flush=True)
     time.sleep(0.01)
 """
+QUERIER = """
+import socket, sys, time
+asking = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IGMP)
+asking.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(sys.argv[1]))
+for turn in range(1000):
+    asking.sendto(bytes.fromhex("1164ee9b00000000"), ("224.0.0.1", 0))  # a general query of IGMPv2 (RFC 2236, 2)
+    if not turn:
+        print("here", flush=True)
+    time.sleep(0.02)
+"""
+HOLDER = """
+import socket, sys
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.bind(("", int(sys.argv[1])))
+print("here", flush=True)
+sys.stdin.read()
+"""
 FEEDS = [
     f"239.77.0.1 192.0.2.11 feed0 {PORT}",
+    f"239.77.0.2 192.0.2.11 feed0 {PORT}",
     f"232.77.0.1 192.0.2.11 feed0 {PORT}",
     f"239.77.0.9 198.51.100.11 feed0 {PORT}",  # from an address that the receiver's route leads elsewhere
     f"ff3e::7701 2001:db8::11 feed0 {PORT6}",
@@ -51,17 +68,21 @@ FEEDS = [
 @pytest.fixture(scope="module")
 def hosts():
     """Hosts of our own, since faults are planted in them; and one that sends, for two minutes at most."""
-    with joined_hosts() as made:
-        sending = subprocess.Popen(made.tx.inside(sys.executable, "-c", SENDER, *FEEDS), stdout=subprocess.PIPE)
-        with sending:
-            try:
-                assert sending.stdout.readline() == b"here\n"
-                made.rx.run(
-                    "sh", "-c", "for each in all feed0; do echo 0 > /proc/sys/net/ipv4/conf/$each/rp_filter; done"
-                )
-                yield made
-            finally:
-                sending.kill()
+    with joined_hosts() as made, running(made.tx, SENDER, *FEEDS):
+        made.rx.run("sh", "-c", "for each in all feed0; do echo 0 > /proc/sys/net/ipv4/conf/$each/rp_filter; done")
+        yield made
+
+
+@contextlib.contextmanager
+def running(host, code, *arguments):
+    """Have a script run in a host from when it says that it is here."""
+    command = host.inside(sys.executable, "-c", code, *map(str, arguments))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as script:
+        try:
+            assert script.stdout.readline() == b"here\n"
+            yield
+        finally:
+            script.kill()
 
 
 @pytest.fixture
@@ -98,8 +119,17 @@ def planted(host, fault, repair):
     ],
 )
 def test_on_a_healthy_host_with_a_sender_nothing_is_wrong(doctor, feed):
-    found = doctor(feed, seconds="10")
+    found = doctor(feed, "-c", "1", seconds="10")
     assert (found["diagnosis"], found["cause"]) == (None, None)
+
+
+def test_it_listens_for_as_long_as_it_is_told(doctor):
+    assert doctor(f"239.77.0.1+2:{PORT}%feed0", seconds="2")["diagnosis"] is None
+
+
+def test_a_group_of_a_range_that_brings_nothing_is_a_warning(doctor):
+    found = doctor(f"239.77.0.1+3:{PORT}%feed0", seconds="1")
+    assert (found["diagnosis"], "received" in found["warnings"]) == (None, True)
 
 
 def test_nobody_sending(doctor):
@@ -111,7 +141,7 @@ def test_nobody_sending(doctor):
 def test_the_wrong_interface(doctor, feed):
     found = doctor(feed)
     assert (found["cause"], found["diagnosis"]) == ("wire", "they arrive at feed0, not at feed1")
-    assert found["next"] == "join at %feed0"
+    assert found["next"] == f"multicast doctor '{feed.replace('feed1', 'feed0')}'"
 
 
 def test_the_wrong_port_and_the_wrong_source(doctor):
@@ -124,6 +154,13 @@ def test_the_wrong_port_and_the_wrong_source(doctor):
 def test_an_interface_that_is_not_there(doctor):
     found = doctor(f"239.77.0.1:{PORT}%feed9")
     assert (found["cause"], "there is no interface feed9" in found["diagnosis"]) == ("interface", True)
+
+
+def test_a_port_that_somebody_does_not_share(hosts, doctor):
+    with running(hosts.rx, HOLDER, PORT):
+        found = doctor(f"239.77.0.1:{PORT}%feed0")
+    assert found["cause"] == "port"
+    assert found["diagnosis"].startswith(f"port {PORT} is in use by python")
 
 
 def test_no_route(doctor):
@@ -160,6 +197,16 @@ def test_a_source_named_under_a_version_that_has_none(hosts, doctor, path, one, 
     assert (found["cause"], said in found["diagnosis"]) == ("version", True)
 
 
+def test_a_querier_of_an_older_version(hosts, doctor):
+    # Taking the link down makes the kernel forget that it was there; it would take minutes otherwise.
+    forget = "ip link set feed1 down; ip link set feed1 up"
+    with planted(hosts.rx, "true", forget), running(hosts.tx, QUERIER, "198.51.100.11"):
+        found = doctor(f"198.51.100.11@232.77.0.1:{PORT}%feed1")
+    hosts.rx.wait_until_up("feed1")
+    assert (found["cause"], found["next"]) == ("version", "cat /proc/net/igmp")
+    assert "IGMPv2 is in force on feed1, since 198.51.100.11 asks (IGMPv2)" in found["diagnosis"]
+
+
 def test_more_groups_than_a_socket_may_join(hosts, doctor):
     path = "/proc/sys/net/ipv4/igmp_max_memberships"
     with planted(hosts.rx, f"echo 3 > {path}", f"echo 20 > {path}"):
@@ -168,17 +215,61 @@ def test_more_groups_than_a_socket_may_join(hosts, doctor):
 
 
 def test_a_buffer_too_small_for_the_burst(doctor):
-    found = doctor(f"239.77.0.1:{PORT}%feed0", "--burst", "100M", seconds="10")
+    found = doctor(f"239.77.0.1:{PORT}%feed0", "--burst", "100M", "-c", "1", seconds="10")
     assert (found["cause"], "sysctl -w net.core.rmem_max=" in found["next"]) == ("buffer", True)
 
 
-@pytest.mark.parametrize("rule", ["ip daddr 239.77.0.1 counter drop", f"udp dport {PORT} drop"])
-def test_a_rule_that_drops_it(hosts, doctor, rule):
-    assert shutil.which("nft"), "nft is missing (package nftables)"
-    chain = "add table inet t; add chain inet t c { type filter hook input priority 0; }; add rule inet t c"
-    with planted(hosts.rx, f"nft '{chain} {rule}'", "nft delete table inet t"):
+CHAIN = "add table inet t; add chain inet t c { type filter hook input priority 0; }; "
+
+
+@pytest.mark.parametrize(
+    ("rules", "named"),
+    [
+        (f"{CHAIN}; add rule inet t c ip daddr 239.77.0.1 counter drop", "inet t c handle"),
+        (f"{CHAIN}; add rule inet t c udp dport {PORT} drop", "inet t c handle"),
+        (
+            f"{CHAIN}; add chain inet t d; add rule inet t c ct state established accept;"
+            "add rule inet t c ip daddr { 239.0.0.0/8 } jump d; add rule inet t d meta l4proto udp drop",
+            "inet t d handle",
+        ),
+        (f"{CHAIN}; add rule inet t c iif lo accept; add chain inet t c {{ policy drop; }}", "the policy of inet t c"),
+        (
+            "add table netdev t; add chain netdev t c { type filter hook ingress device feed0 priority 0; };"
+            f"add rule netdev t c udp dport {PORT} counter drop",
+            "netdev t c handle",
+        ),
+    ],
+)
+def test_rules_of_nftables_that_drop_it(hosts, doctor, rules, named):
+    tool("nft", "nftables")
+    family = "netdev" if "netdev" in rules else "inet"
+    with planted(hosts.rx, f"nft '{rules}'", f"nft delete table {family} t"):
         found = doctor(f"239.77.0.1:{PORT}%feed0")
-    assert (found["cause"], "the rule inet t c handle" in found["diagnosis"]) == ("firewall", True)
+    assert (found["cause"], named in found["diagnosis"]) == ("firewall", True)
+    assert found["next"] == "sudo nft -a list ruleset"
+
+
+@pytest.mark.parametrize("program", ["iptables-nft", "iptables-legacy"])
+@pytest.mark.parametrize(
+    ("options", "undo"),
+    [
+        (f"-A INPUT -p udp -m multiport --dports 1,{PORT} -j DROP", "-F INPUT"),
+        ("-P INPUT DROP", "-P INPUT ACCEPT"),
+    ],
+)
+def test_rules_of_iptables_that_drop_it(hosts, doctor, program, options, undo):
+    tool(program, "iptables")
+    with planted(hosts.rx, f"{program} {options}", f"{program} {undo}"):
+        found = doctor(f"239.77.0.1:{PORT}%feed0")
+    assert (found["cause"], found["next"]) == ("firewall", f"sudo {program}-save -c")
+    assert ("policy" if "-P" in options else f"--dports 1,{PORT}") in found["diagnosis"]
+
+
+def test_a_rule_that_drops_one_group_of_a_range(hosts, doctor):
+    tool("nft", "nftables")
+    with planted(hosts.rx, f"nft '{CHAIN}; add rule inet t c ip daddr 239.77.0.2 drop'", "nft delete table inet t"):
+        found = doctor(f"239.77.0.1+2:{PORT}%feed0", seconds="1")
+    assert (found["cause"], "inet t c handle" in found["diagnosis"]) == ("firewall", True)
 
 
 def test_a_link_without_the_flag_multicast(hosts, doctor):

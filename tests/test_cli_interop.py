@@ -5,14 +5,12 @@ Owns the processes. Must not wait to see that something does not come.
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import time
 
 import pytest
-from net import python_environment
+from net import python_environment, tool
 from rig import DEADLINE
 
 pytest_plugins = ["rig_fixtures"]
@@ -23,14 +21,8 @@ PORT = 42_000
 
 @pytest.fixture(scope="module", autouse=True)
 def socat() -> str:
-    """Where it is; a skip that says so, or with CI set a failure, where it is not."""
-    found = shutil.which("socat")
-    if found is None:
-        missing = "socat is not installed (apt-get install socat)"
-        if os.environ.get("CI"):
-            pytest.fail(f"{missing} (a failure, since CI is set)", pytrace=False)
-        pytest.skip(missing)
-    return found
+    """Where it is."""
+    return tool("socat", "socat")
 
 
 def joined(host, group: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import io
+import itertools
 import json
 import os
 import pty
@@ -14,13 +15,12 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 import time
 from pathlib import Path
 
 import pytest
 from links import IPV4, PORT
-from net import python_environment
+from net import python_environment, repeating
 from rich.console import Console
 
 from multicast import __main__ as program
@@ -116,7 +116,7 @@ def test_sources_are_told_apart_and_have_numbers_of_their_own(measured, opened, 
 
 
 def test_a_range_of_more_groups_than_a_socket_can_join_is_one_row(measured, opened, feed, monkeypatch):
-    monkeypatch.setattr(meter._errors, "_sysctl_value", lambda name: 2)
+    monkeypatch.setattr(meter._sysctl, "value", lambda name: 2)
     made = measured(5, sequence=MOLDUDP64)
     assert [len(each.memberships) for each in made.receivers] == [2, 2, 1]
     for group in made.feed.groups:  # each begins at the same number, in the same session
@@ -266,21 +266,9 @@ def test_text_is_a_line_a_datagram_that_no_terminal_obeys():
 @contextlib.contextmanager
 def sending(opened, feed, make=lambda number: stamped(MOLDUDP64, number)):
     """Send to a feed until the end of the block, 1,000 datagrams a second at most; numbers from 1 on."""
-    sender, over = opened.sender(feed), threading.Event()
-
-    def send():
-        number = 1
-        while not over.wait(0.001):
-            sender.send(make(number))
-            number += 1
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    sender, numbers = opened.sender(feed), itertools.count(1)
+    with repeating(lambda: sender.send(make(next(numbers)))):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def command(multicast, *arguments, **options):

@@ -86,7 +86,7 @@ class Card:
 def card(multicast, monkeypatch):
     def insert(*arguments, **options) -> Card:
         made = Card(*arguments, **options)
-        monkeypatch.setattr(multicast._hardware, "_ioctl", made.ioctl)
+        monkeypatch.setattr(multicast._hardware, "ioctl", made.ioctl)
         return made
 
     return insert
@@ -314,15 +314,15 @@ def test_the_loopback_interface_has_none(multicast):
 
 def test_the_kernel_is_asked_in_its_own_structs(multicast):
     """It fills what it is given: SOF_TIMESTAMPING_RX_SOFTWARE and SOFTWARE, which every interface has, and no clock."""
-    answer = multicast._hardware._ioctl("lo", GET_TS_INFO, struct.pack("11I", 0x41, *[0] * 10))
+    answer = multicast._hardware.ioctl("lo", GET_TS_INFO, struct.pack("11I", 0x41, *[0] * 10))
     command, abilities, clock, *_ = struct.unpack("2Ii8I", answer)
     assert (command, abilities & SOFTWARE, clock) == (0x41, SOFTWARE, -1)
     for request in (GET, SET):
         with pytest.raises(OSError) as caught:
-            multicast._hardware._ioctl("lo", request, bytes(12))
+            multicast._hardware.ioctl("lo", request, bytes(12))
         assert caught.value.errno in (errno.EOPNOTSUPP, errno.EPERM)  # known, but not of this interface or user
     with pytest.raises(OSError) as caught:
-        multicast._hardware._ioctl("no such one", GET, bytes(12))
+        multicast._hardware.ioctl("no such one", GET, bytes(12))
     assert caught.value.errno == errno.ENODEV
 
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from feeds import further
+from net import repeating
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no destination is told to check")
 
@@ -94,20 +95,8 @@ def test_switched_off_it_lets_everything_through(opened, multicast, feed):
 @contextmanager
 def flood(port):
     """Unicast without end, to a receiver that should get none of it."""
-    stop = threading.Event()
-
-    def send():
-        with Unicast(port) as stray:
-            while not stop.is_set():
-                stray.send(b"stray")
-
-    thread = threading.Thread(target=send)
-    thread.start()
-    try:
+    with Unicast(port) as stray, repeating(lambda: stray.send(b"stray"), pause=0):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_a_flood_of_foreign_datagrams_does_not_put_off_a_timeout(several, feed):

@@ -83,3 +83,41 @@ def test_a_socket_has_its_process():
 
 def test_no_sockets_have_no_processes():
     assert _proc_net.owners(set()) == {}
+
+
+SNMP = "Ip: InReceives InDelivers\nIp: 9 8\nUdp: InErrors RcvbufErrors\nUdp: 3 2\n"
+DEV = """\
+Inter-|   Receive                                                |  Transmit
+ face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier ...
+eth0:1:   10       2    3    5    6     7          0         8        0       0    0    0    0     0       0          0
+"""
+
+
+def test_counters_have_their_names():
+    assert _proc_net.parse_snmp(SNMP) == {
+        "Ip.InReceives": 9,
+        "Ip.InDelivers": 8,
+        "Udp.InErrors": 3,
+        "Udp.RcvbufErrors": 2,
+    }
+    assert _proc_net.parse_snmp6("Ip6InReceives                   \t7\nUdp6InErrors      \t4\n")["Udp6InErrors"] == 4
+    assert _proc_net.parse_dev(DEV)["eth0:1"] == {
+        "bytes": 10,
+        "packets": 2,
+        "errors": 3,
+        "dropped": 5,
+        "fifo": 6,
+        "frame": 7,
+        "compressed": 0,
+        "multicast": 8,
+    }
+    assert _proc_net.parse_softnet_stat("1bc6037c 0000000a 0000001d\n257e8da3 00000001 00000010\n") == 11
+
+
+@linux
+def test_this_machines_counters_are_read():
+    assert "Udp.RcvbufErrors" in _proc_net.parse_snmp(_proc_net.read("snmp"))
+    assert "TcpExt.IPReversePathFilter" in _proc_net.parse_snmp(_proc_net.read("netstat"))
+    assert "Udp6RcvbufErrors" in _proc_net.parse_snmp6(_proc_net.read("snmp6"))
+    assert _proc_net.parse_dev(_proc_net.read("dev"))["lo"]["packets"] >= 0
+    assert _proc_net.parse_softnet_stat(_proc_net.read("softnet_stat")) >= 0

@@ -61,7 +61,7 @@ def run(given: argparse.Namespace) -> int:
     groups = _groups() if linux else {}
     found = []
     for each in _interfaces.interfaces():
-        flags, mtu = links.get(each.index, (None, None))
+        flags, mtu, _ = links.get(each.index, (None, None, None))
         found.append(
             {
                 "index": each.index,

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .. import _errors
+from .. import _sysctl
 from .._tracking import Tracker
 from .._values import Value
 
@@ -244,5 +244,5 @@ def _chunks(feed: Feed) -> list[list[str]]:
     groups = feed.groups
     most = MEMBERSHIPS
     if ":" not in feed.group:
-        most = _errors._sysctl_value("net.ipv4.igmp_max_memberships") or MEMBERSHIPS
+        most = _sysctl.value("net.ipv4.igmp_max_memberships") or MEMBERSHIPS
     return [groups[at : at + most] for at in range(0, len(groups), most)]

@@ -1,33 +1,33 @@
-"""What the host says about a feed's path: /proc/net, /proc/sys, rtnetlink, ioctls. Facts, without an opinion.
+"""What the host says about a feed's path, without an opinion.
 
-Owns reading and parsing. Must change nothing, and must not fail where a file is not there: then the fact is None.
+Owns what is asked, and of whom. Must change nothing, and must not fail where something can't be read: then the fact is
+None, or not there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ... import _arguments, _interfaces
-from ..._proc_net import parse_igmp
+from ... import _arguments, _interfaces, _proc_net, _sysctl
+
+if TYPE_CHECKING:
+    from ..._feed import Feed
+    from ..._proc_net import Group, Source, UdpSocket
 
 _IFF_LOWER_UP = 0x10000  # the driver says that there is a carrier (netdevice(7))
-COUNTERS = (
-    "Udp.RcvbufErrors",
-    "Udp.InErrors",
-    "Udp.InCsumErrors",
-    "Udp.IgnoredMulti",
-    "IpExt.IPReversePathFilter",
-    "IpExt.InMcastPkts",
-)
-COUNTERS6 = ("Udp6RcvbufErrors", "Udp6InErrors", "Udp6InCsumErrors", "Ip6InMcastPkts")
+_MOST_ROUTES = 256  # that are asked for: of a longer range, those to groups spread over it
+LIMITS = ("igmp_max_memberships", "igmp_max_msf", "mld_max_msf")
+LINUX = sys.platform == "linux"
 
 
 @dataclass
 class Link:
-    """A network interface. carrier and mtu are None where they can't be asked for."""
+    """A network interface. carrier and mtu are None where they can't be asked for; kind is "" of a card."""
 
     name: str
     index: int
@@ -37,91 +37,104 @@ class Link:
     loopback: bool = False
     carrier: bool | None = None
     mtu: int | None = None
+    kind: str = ""
 
 
 @dataclass
 class Facts:
-    """What is known before anything is listened to; None is what could not be read."""
+    """What is known before anything is listened to; None is what could not be read.
 
-    ipv6: bool
-    groups: list[str]
+    - routes: the interface's index that the route to a group leads to; 0: there is none
+    - forced: the setting that forces a version of IGMP or MLD, and to which
+    """
+
+    ipv6: bool = False
+    groups: list[str] = field(default_factory=list)
     source: str | None = None
     interface: str | int | None = None
     links: list[Link] = field(default_factory=list)
     link: Link | None = None
-    route: int = 0
-    source_route: int = 0
+    routes: dict[str, int] = field(default_factory=dict)
     rp_filter: int | None = None
     version: str | None = None
+    forced: tuple[str, int] | None = None
     limits: dict[str, int] = field(default_factory=dict)
-    container: str | None = None
+    surrounding: str | None = None
     clocksource: str | None = None
-    hardware: str | None = None
+    stamps: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call the interface in a sentence."""
+        return self.link.name if self.link else "the interface"
 
 
-def text(path: str, root: str = "/") -> str | None:
-    """Return a file's text, None where it can't be read."""
-    try:
-        return pathlib.Path(root, path.lstrip("/")).read_text("utf-8", "replace")
-    except OSError:
-        return None
+@dataclass
+class Held:
+    """What the host holds while the feed is joined: groups, sources, and who has the port open."""
+
+    groups: list[Group] = field(default_factory=list)
+    sources: list[Source] = field(default_factory=list)
 
 
-def number(path: str, root: str = "/") -> int | None:
-    """Return the number in a file, None where there is none."""
-    found = (text(path, root) or "").split()
-    return int(found[0]) if found and found[0].lstrip("-").isdecimal() else None
+@dataclass
+class Holder:
+    """A socket that has the feed's port, and the processes that have it open; none where this process may not see."""
+
+    socket: UdpSocket
+    processes: list[tuple[int, str]]
 
 
-def paired(content: str) -> dict[str, int]:
-    """Parse /proc/net/snmp and /proc/net/netstat: a line of names, then one of values, both after the same prefix."""
-    lines = content.splitlines()
-    found = {}
-    for names, values in zip(lines[::2], lines[1::2], strict=False):
-        prefix, _, rest = names.partition(": ")
-        for name, value in zip(rest.split(), values.split()[1:], strict=False):
-            found[f"{prefix}.{name}"] = int(value)
-    return found
+def gather(asked: Feed | None = None) -> Facts:
+    """Return what can be known of a feed's path; without a feed, of the host."""
+    facts = Facts(links=links())
+    facts.surrounding = surrounding()
+    facts.clocksource = clocksource()
+    if asked is not None:
+        facts.ipv6 = ":" in asked.group
+        facts.groups, facts.source, facts.interface = asked.groups, asked.source, asked.interface
+        facts.routes = {group: route(group) for group in _spread(facts.groups)} if LINUX else {}
+        leading = next(filter(None, facts.routes.values()), 0)
+        facts.link = meant(facts.links, leading if asked.interface is None else asked.interface)
+    if facts.link is not None and LINUX:
+        _add_settings(facts, facts.link)
+        facts.stamps = _stamps(facts.link)
+    way = ("ipv4", "ipv4", "ipv6")
+    found = {name: _sysctl.value(f"net.{family}.{name}") for family, name in zip(way, LIMITS, strict=True)}
+    facts.limits = {name: value for name, value in found.items() if value is not None}
+    return facts
 
 
-def listed(content: str) -> dict[str, int]:
-    """Parse /proc/net/snmp6: a name and a value a line."""
-    return {words[0]: int(words[1]) for words in map(str.split, content.splitlines()) if len(words) == 2}
+def _add_settings(facts: Facts, link: Link) -> None:
+    family, protocol = ("ipv6", "mld") if facts.ipv6 else ("ipv4", "igmp")
+    for each in ("all", link.name):  # the kernel looks at "all" first
+        name = f"net.{family}.conf.{each}.force_{protocol}_version"
+        if facts.forced is None and (value := setting(f"{family}/conf/{each}/force_{protocol}_version")):
+            facts.forced = name, value
+    if facts.ipv6:
+        facts.version = "MLDv1" if facts.forced and facts.forced[1] == 1 else "MLDv2"
+        return
+    # The kernel writes V3 also where no querier was ever seen (igmp_mc_seq_show of net/ipv4/igmp.c).
+    told = _proc_net.parse_igmp(_read("igmp"))[1].get(link.index)
+    facts.version = f"IGMPv{facts.forced[1]}" if facts.forced else told and f"IGMP{told.lower()}"
+    strict = [setting(f"ipv4/conf/{each}/rp_filter") for each in ("all", link.name)]
+    facts.rp_filter = max((each for each in strict if each is not None), default=None)
 
 
-def dropped(content: str) -> dict[str, int]:
-    """Parse /proc/net/dev: what each interface dropped of what it received."""
-    rows = (line.partition(":") for line in content.splitlines() if ":" in line)
-    return {name.strip(): int(values.split()[3]) for name, _, values in rows}
-
-
-def counters(root: str = "/") -> dict[str, int]:
-    """Return the counters that tell where datagrams went; those that can't be read are left out."""
-    every = paired(text("/proc/net/snmp", root) or "") | paired(text("/proc/net/netstat", root) or "")
-    found = {name: every[name] for name in COUNTERS if name in every}
-    every6 = listed(text("/proc/net/snmp6", root) or "")
-    found |= {name: every6[name] for name in COUNTERS6 if name in every6}
-    return found | {f"{name}.dropped": value for name, value in dropped(text("/proc/net/dev", root) or "").items()}
-
-
-def where(root: str = "/") -> str | None:
-    """Return what this runs in, if that has a say in multicast: wsl, container; None where nothing tells."""
-    if "microsoft" in (text("/proc/sys/kernel/osrelease", root) or "").lower():
-        return "wsl"
-    marks = ("docker", "containerd", "kubepods", "libpod", "lxc")
-    inside = any(mark in (text("/proc/1/cgroup", root) or "") for mark in marks)
-    marked = any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv"))
-    return "container" if inside or marked else None
+def setting(path: str) -> int | None:
+    """Return a number below /proc/sys/net. By its path: the name of an interface may have a dot."""
+    text = _text(f"/proc/sys/net/{path}")
+    return int(text) if text is not None and text.strip().isdecimal() else None
 
 
 def links() -> list[Link]:
     """Return the host's interfaces with carrier and MTU."""
-    details = _interfaces.link_details() if sys.platform == "linux" else {}
+    details = _interfaces.link_details() if LINUX else {}
     found = []
     for each in _interfaces.interfaces():
         link = Link(each.name, each.index, each.addresses, each.up, each.multicast, each.loopback)
         if each.index in details:
-            flags, link.mtu = details[each.index]
+            flags, link.mtu, link.kind = details[each.index]
             link.carrier = bool(flags & _IFF_LOWER_UP)
         found.append(link)
     return found
@@ -140,49 +153,62 @@ def route(address: str) -> int:
     return _interfaces.route_index(_arguments.address(address, "doctor", "address"))
 
 
-def gather(groups: list[str], source: str | None, interface: str | int | None, root: str = "/") -> Facts:
-    """Return what can be known of the path of these groups; without any, of the host."""
-    facts = Facts(ipv6=bool(groups) and ":" in groups[0], groups=groups, source=source, interface=interface)
-    facts.links = links()
-    if groups:
-        facts.route = route(groups[0])
-        facts.link = meant(facts.links, facts.route if interface is None else interface)
-        facts.source_route = route(source) if source else 0
-    name = facts.link.name if facts.link else "lo"
-    base = "/proc/sys/net/ipv4"
-    strict = [number(f"{base}/conf/{each}/rp_filter", root) for each in ("all", name)]
-    known = [each for each in strict if each is not None]
-    facts.rp_filter = max(known) if known and not facts.ipv6 else None
-    facts.version = _version(name, facts.link.index if facts.link else 1, facts.ipv6, root)
-    names = ("igmp_max_memberships", "igmp_max_msf")
-    facts.limits = {each: value for each in names if (value := number(f"{base}/{each}", root)) is not None}
-    if (most := number("/proc/sys/net/ipv6/mld_max_msf", root)) is not None:
-        facts.limits["mld_max_msf"] = most
-    facts.container = where(root)
-    clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
-    facts.clocksource = (text(clock, root) or "").strip() or None
-    facts.hardware = _hardware(facts.link)
-    return facts
+def _spread(groups: list[str]) -> list[str]:
+    step = -(-len(groups) // _MOST_ROUTES) or 1
+    return groups[::step]
 
 
-def _version(name: str, index: int, ipv6: bool, root: str) -> str | None:
-    """Return the version in force: V1, V2 or V3 of IGMP, MLDv1 or MLDv2."""
-    if ipv6:
-        forced = [number(f"/proc/sys/net/ipv6/conf/{each}/force_mld_version", root) for each in ("all", name)]
-        return "MLDv1" if 1 in forced else "MLDv2"
-    forced4 = [number(f"/proc/sys/net/ipv4/conf/{each}/force_igmp_version", root) for each in ("all", name)]
-    set_to = next((each for each in forced4 if each), None)
-    # The kernel writes V3 also where no querier was ever seen (igmp_mc_seq_show of net/ipv4/igmp.c).
-    return f"V{set_to}" if set_to else parse_igmp(text("/proc/net/igmp", root) or "")[1].get(index)
+def held() -> Held:
+    """Return the memberships of this host, all sockets' together."""
+    found = Held(_proc_net.parse_igmp(_read("igmp"))[0] + _proc_net.parse_igmp6(_read("igmp6")))
+    for name in ("mcfilter", "mcfilter6"):
+        found.sources += _proc_net.parse_mcfilter(_read(name))
+    return found
 
 
-def _hardware(link: Link | None) -> str | None:
+def holders(port: int) -> list[Holder]:
+    """Return the UDP sockets of this host that have the port, but for those of this process."""
+    sockets = [each for name in ("udp", "udp6") for each in _proc_net.parse_udp(_read(name)) if each.port == port]
+    processes = _proc_net.owners({each.inode for each in sockets})
+    found = [Holder(each, processes.get(each.inode, [])) for each in sockets]
+    return [each for each in found if os.getpid() not in (pid for pid, _ in each.processes)]
+
+
+def surrounding(root: str = "/") -> str | None:
+    """Return what this runs in, if that has a say in multicast: wsl, container; None where nothing tells."""
+    if "microsoft" in (_text("/proc/sys/kernel/osrelease", root) or "").lower():
+        return "wsl"
+    marks = ("docker", "containerd", "kubepods", "libpod", "lxc")
+    inside = any(mark in (_text("/proc/1/cgroup", root) or "") for mark in marks)
+    marked = any(os.path.exists(os.path.join(root, name)) for name in (".dockerenv", "run/.containerenv"))
+    return "container" if inside or marked else None
+
+
+def clocksource() -> str | None:
+    """Return the clock that timestamps of the kernel come from."""
+    return (_text("/sys/devices/system/clocksource/clocksource0/current_clocksource") or "").strip() or None
+
+
+def _stamps(link: Link) -> str | None:
     from ...skt import hardware_timestamps
 
-    if link is None:
-        return None
     try:
         found = hardware_timestamps(link.name)
     except OSError:
         return None
-    return f"the card stamps what it receives, filter {found.filter}" if found.supported else "the card stamps nothing"
+    if not found.supported:
+        return "the card stamps nothing: timestamps are the kernel's"
+    return f"the card can stamp what it receives; in force is {found.filter or 'what its driver does not tell'}"
+
+
+def _read(name: str) -> str:
+    with contextlib.suppress(OSError):
+        return _proc_net.read(name)
+    return ""
+
+
+def _text(path: str, root: str = "/") -> str | None:
+    try:
+        return pathlib.Path(root, path.lstrip("/")).read_text("utf-8", "replace")
+    except OSError:
+        return None

@@ -5,20 +5,29 @@ Owns the opinion, as functions of facts alone. Must not ask the system for anyth
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from . import counters as counting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .facts import Facts, Link
-    from .firewall import Rule
+    from ..._feed import Feed
+    from .chains import Obstacle
+    from .facts import Facts, Held, Holder, Link
     from .listening import Heard
+
+QUERY_INTERVAL = 125.0  # seconds (RFC 3376, 8.2; RFC 3810, 9.2)
 
 
 @dataclass
 class Step:
-    """A step of the path. verdict: ok, warning, wrong, or unseen, which is not visible to this process."""
+    """A step of the path. verdict: ok, warning, wrong, or unseen, which is not visible to this process.
+
+    - next: a command to type next, empty where there is none
+    """
 
     step: str
     verdict: str
@@ -29,13 +38,13 @@ class Step:
 # What explains more comes first: behind a link that is down, neither a rule nor a counter matters.
 CAUSES = (
     "interface",
+    "port",
     "route",
     "membership",
     "version",
     "rp_filter",
     "firewall",
     "wire",
-    "counters",
     "received",
     "buffer",
 )
@@ -75,63 +84,122 @@ def _link(link: Link, *, ipv6: bool | None) -> Step:
         return Step("interface", "wrong", f"{name} is up, but has no carrier", f"ethtool {name}")
     if not link.multicast and not link.loopback:
         return Step("interface", "wrong", f"{name} lacks the flag MULTICAST", f"ip link set {name} multicast on")
-    found = f"{name} (index {link.index}) is up, MTU {link.mtu}, {', '.join(link.addresses) or 'no address'}"
+    mtu = "" if link.mtu is None else f", MTU {link.mtu}"
+    found = f"{name} (index {link.index}) is up{mtu}, {', '.join(link.addresses) or 'no address'}"
     if ipv6 is not None and not any((":" in each) == ipv6 for each in link.addresses):
         return Step("interface", "warning", f"{found}: none of the feed's family", f"ip address show dev {name}")
     return Step("interface", "ok", found)
 
 
 def route(facts: Facts) -> Step:
-    """The route to the group: it chooses the interface, if none is named."""
-    group = facts.groups[0]
+    """The routes to the groups: they choose the interface, if none is named."""
     names = {each.index: each.name for each in facts.links}
     family = "ip -6" if facts.ipv6 else "ip"
-    if not facts.route:
-        if facts.interface is None:
-            usable = [each.name for each in facts.links if each.up and each.multicast and not each.loopback]
-            named = usable[0] if usable else "INTERFACE"
-            found = f"there is none to {group}, and the feed names no interface"
-            return Step("route", "wrong", found, f"{family} route add {group} dev {named}, or name it: %{named}")
-        return Step("route", "ok", f"there is none to {group}; the feed names its interface, so none is needed")
-    there = names.get(facts.route, f"index {facts.route}")
-    if facts.link is not None and facts.link.index != facts.route:
-        found = f"to {group} it leads to {there}, not to {facts.link.name}, which the feed names"
-        return Step("route", "warning", f"{found}: who names no interface joins there", f"{family} route get {group}")
+    without = [group for group, index in facts.routes.items() if not index]
+    if without and facts.interface is None:
+        usable = [each.name for each in facts.links if each.up and each.multicast and not each.loopback]
+        found = f"there is none to {without[0]}, and the feed names no interface"
+        return Step("route", "wrong", found, f"{family} route add {without[0]} dev {usable[0] if usable else 'NAME'}")
+    leading = {group: names.get(index, f"index {index}") for group, index in facts.routes.items() if index}
+    if not leading:
+        return Step("route", "ok", f"there is none to {facts.groups[0]}; the feed names its interface: none is needed")
+    astray = [group for group, there in leading.items() if facts.link is not None and there != facts.link.name]
+    if astray:
+        found = f"to {astray[0]} it leads to {leading[astray[0]]}, not to {facts.name}: who names none joins there"
+        return Step("route", "warning", found, f"{family} route get {astray[0]}")
+    group, there = next(iter(leading.items()))
     return Step("route", "ok", f"to {group} it leads to {there}")
 
 
-def version(facts: Facts) -> Step:
-    """IGMP or MLD in force; whether there is a querier isn't told by the kernel."""
+def port(number: int, holders: list[Holder] | None, failure: OSError | ValueError | None) -> Step:
+    """Who else has the port: a socket that does not share it keeps every other one away.
+
+    - holders: None: the system does not tell
+    """
+    who = ", ".join(sorted({_holder(each) for each in holders or ()}))
+    if isinstance(failure, OSError) and failure.errno == errno.EADDRINUSE:
+        found = f"port {number} is in use by {who or 'a socket that is not seen'}, which does not share it"
+        return Step("port", "wrong", f"{found} (SO_REUSEADDR)", f"ss --udp --all --processes 'sport = {number}'")
+    if holders is None:
+        return Step("port", "ok", f"{number} could be had")
+    return Step("port", "ok", f"{number}, shared with {who}" if who else f"{number}, which nobody else has")
+
+
+def _holder(holder: Holder) -> str:
+    if not holder.processes:
+        return f"a process of user {holder.socket.uid}"
+    return " and ".join(f"{name} ({pid})" for pid, name in holder.processes)
+
+
+def membership(facts: Facts, failure: OSError | ValueError | None, held: Held) -> Step:
+    """The join, tried; what the kernel shows of it; and the limits that may have refused it."""
+    many = len(facts.groups)
+    most = None if facts.ipv6 else facts.limits.get("igmp_max_memberships")
+    if most is not None and many > most:
+        found = f"{many} groups, and a socket may join {most} (net.ipv4.igmp_max_memberships)"
+        return Step("membership", "wrong", found, f"sysctl -w net.ipv4.igmp_max_memberships={many}")
+    family, limit = ("ipv6", "mld_max_msf") if facts.ipv6 else ("ipv4", "igmp_max_msf")
+    if facts.source is not None and facts.limits.get(limit) == 0:
+        found = f"no source may be named (net.{family}.{limit} is 0)"
+        return Step("membership", "wrong", found, f"sysctl -w net.{family}.{limit}=10")
+    index = facts.link.index if facts.link else None
+    if failure is not None:
+        if isinstance(failure, OSError) and failure.errno == errno.EADDRINUSE:
+            return Step("membership", "unseen", "not tried: the port could not be had")
+        told = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure)
+        return Step("membership", "wrong", f"the join failed: {told}", "ip maddress show" + _dev(facts))
+    joined = "joined 1 group" if many == 1 else f"joined {many} groups"
+    joined += f" of the {most} that a socket may" if most is not None else ""
+    there = {each.group: each.users for each in held.groups if each.interface == index}
+    if index is None or not held.groups:
+        return Step("membership", "ok", joined)
+    absent = [group for group in facts.groups if group not in there]
+    if absent:
+        found = f"{joined}, but the kernel shows no membership of {absent[0]} on {facts.name}"
+        return Step("membership", "wrong", found, f"ip maddress show{_dev(facts)}")
+    ours = [each for each in held.sources if each.interface == index and each.group in facts.groups]
+    included = {each.source for each in ours if each.included}
+    if facts.source is not None and facts.source not in included:
+        found = f"{joined}, but the kernel does not show {facts.source} among the sources"
+        return Step("membership", "wrong", found, "cat /proc/net/mcfilter" + "6" * facts.ipv6)
+    shared = max(there[group] for group in facts.groups) - 1
+    beside = f", {shared} more of this host's sockets with it" if shared else ""
+    return Step("membership", "ok", f"{joined}{beside}; {facts.name} is in {len(there)}")
+
+
+def _dev(facts: Facts) -> str:
+    return f" dev {facts.link.name}" if facts.link else ""
+
+
+def version(facts: Facts, heard: Heard) -> Step:
+    """IGMP or MLD in force, and who asks for memberships: without a querier, a switch that snoops forgets them."""
     found = facts.version
     if found is None:
         return Step("version", "unseen", "which version of IGMP is in force is not told")
-    shown = found if found.startswith("MLD") else f"IGMP{found.lower()}"
-    if facts.source is not None and found in ("V1", "V2", "MLDv1"):
-        kind, way = ("mld", "ipv6") if facts.ipv6 else ("igmp", "ipv4")
-        name = facts.link.name if facts.link else "all"
-        text = f"{shown} is in force on {name}: it can't ask for the source {facts.source} alone"
-        return Step("version", "wrong", text, f"sysctl net.{way}.conf.{{all,{name}}}.force_{kind}_version")
-    return Step("version", "ok", f"{shown}; whether a querier was seen, the kernel does not say")
+    asking = sorted(
+        f"{address} asks ({told})"
+        for name, address, told in heard.queriers
+        if name == facts.name and told.startswith("MLD") == facts.ipv6
+    )
+    if facts.source is not None and found in ("IGMPv1", "IGMPv2", "MLDv1"):
+        why = ""
+        command = "cat /proc/net/igmp"
+        if facts.forced is not None:
+            why, command = f", by {facts.forced[0]}", f"sysctl -w {facts.forced[0]}=0"
+        elif not facts.ipv6:
+            why = f", since {', '.join(asking) or 'a querier asks so'}"
+        text = f"{found} is in force on {facts.name}{why}: it can't ask for the source {facts.source} alone"
+        return Step("version", "wrong", text, command)
+    if asking or not heard.seconds:
+        return Step("version", "ok", "; ".join([found, *asking]))
+    if heard.wire is None or heard.seconds < QUERY_INTERVAL:
+        when = f"within {heard.seconds:.1f} s no querier asked; one does so every {QUERY_INTERVAL:.0f} s"
+        return Step("version", "ok", f"{found}; {when if heard.wire is not None else 'to see a querier needs root'}")
+    text = f"{found}, and no querier asked within {heard.seconds:.0f} s: a switch that snoops forgets the group"
+    return Step("version", "warning", text, f"cat /proc/net/igmp{'6' * facts.ipv6}")
 
 
-def membership(facts: Facts, failure: str | None) -> Step:
-    """The join, tried; and the limits that may have refused it."""
-    many = len(facts.groups)
-    most = facts.limits.get("igmp_max_memberships")
-    if not facts.ipv6 and most is not None and many > most:
-        found = f"{many} groups, and a socket may join {most} (net.ipv4.igmp_max_memberships)"
-        return Step("membership", "wrong", found, f"sysctl -w net.ipv4.igmp_max_memberships={many}")
-    name = "mld_max_msf" if facts.ipv6 else "igmp_max_msf"
-    if facts.source is not None and facts.limits.get(name) == 0:
-        family = "ipv6" if facts.ipv6 else "ipv4"
-        found = f"no source may be named (net.{family}.{name} is 0)"
-        return Step("membership", "wrong", found, f"sysctl -w net.{family}.{name}=10")
-    if failure is not None:
-        return Step("membership", "wrong", f"the join failed: {failure}", "multicast doctor")
-    return Step("membership", "ok", f"joined {many} {'group' if many == 1 else 'groups'}")
-
-
-def rp_filter(facts: Facts, reverse: dict[str, int], rose: int) -> Step:
+def rp_filter(facts: Facts, reverse: dict[str, int], rose: int, heard: Heard) -> Step:
     """Reverse path filtering: strict drops what the route to its source would not lead back by.
 
     - reverse: the sources that are known, and the index of the interface that the route to each leads to
@@ -150,68 +218,104 @@ def rp_filter(facts: Facts, reverse: dict[str, int], rose: int) -> Step:
     ]
     if lost and not facts.link.loopback:
         text = f"{shown}: the route to the source {lost[0]} does not lead to {name}, so the kernel drops what it sends"
-        return Step("rp_filter", "wrong", text, f"ip route add {lost[0]} dev {name}, or sysctl for rp_filter=0")
+        return Step("rp_filter", "wrong", text, f"ip route add {lost[0]} dev {name}")
     if rose and facts.rp_filter:
-        return Step("rp_filter", "warning", f"{shown}: it dropped {rose} datagrams meanwhile", "nstat -az")
-    if facts.rp_filter == 1 and not reverse:
-        return Step("rp_filter", "warning", f"{shown}: strict, and the source is not known", "ip route get SOURCE")
+        text = f"{shown}: it dropped {rose} packets meanwhile"
+        alone = not heard.received and not heard.silent
+        return Step("rp_filter", "wrong" if alone else "warning", text, "nstat -az TcpExtIPReversePathFilter")
+    if facts.rp_filter == 1 and not reverse and not facts.link.loopback:
+        return Step("rp_filter", "warning", f"{shown}: strict, and the source is not known", "sudo ip -s route")
     return Step("rp_filter", "ok", shown)
 
 
-def firewall(rules: list[Rule] | None, after: list[Rule], heard: Heard) -> Step:
-    """Rules that could drop it. Only one that holds in all it says, or one that counted, is called wrong."""
-    if rules is None:
-        return Step("firewall", "unseen", "no nft, or it may not list the rules (root)", "sudo nft list ruleset")
-    if heard.received or not rules:
-        return Step("firewall", "ok", "no rule of nftables that was read drops it")
-    later = {each.text: each.packets for each in after}
-    silent = heard.wire is not None and not heard.wire
-    for each in rules:
-        counted = (later.get(each.text) or 0) - (each.packets or 0)
-        if each.certain and not silent:
-            how = f", and dropped {counted} packets meanwhile" if counted > 0 else ""
-            return Step("firewall", "wrong", f"the rule {each.text} drops it{how}", "nft -a list ruleset")
-        if counted > 0:
-            text = f"the rule {each.text} could drop it, and dropped {counted} packets meanwhile"
-            return Step("firewall", "wrong", text, "nft -a list ruleset")
-    return Step("firewall", "warning", f"the rule {rules[0].text} could drop it", "nft -a list ruleset")
+def firewall(before: list[Obstacle] | None, after: list[Obstacle], heard: Heard) -> Step:
+    """Rules that could drop what did not arrive. Only what is certain, or what counted meanwhile, is called wrong.
+
+    - before, after: None: no firewall could be read
+    """
+    if before is None:
+        return Step("firewall", "unseen", "no nft or iptables-save, or they may not tell", "sudo nft list ruleset")
+    if not before:
+        return Step("firewall", "ok", "no rule or policy that was read drops it")
+    later = {each.text: each.packets or 0 for each in after}
+    counted = {each.text: later.get(each.text, 0) - (each.packets or 0) for each in before}
+    guilty = [each for each in before if counted[each.text] > 0 or (each.certain and not heard.silent)]
+    first = min(guilty, key=lambda each: (not each.certain, -counted[each.text]), default=before[0])
+    how = f", and dropped {counted[first.text]} packets meanwhile" if counted[first.text] > 0 else ""
+    drops = f"{first.text} {'drops it' if first.certain else 'could drop it'}{how}"
+    return Step("firewall", "wrong" if guilty else "warning", drops, first.listing)
 
 
-def wire(facts: Facts, port: int, heard: Heard) -> Step:
+def wire(facts: Facts, asked: Feed, heard: Heard, *, joined: bool) -> Step:
     """What was seen on the wire, where it may be looked at: elsewhere, on another port, from another source."""
+    if not joined:
+        return Step("wire", "unseen", "not looked at, since nothing was joined")
+    if heard.received:
+        return Step("wire", "ok", f"datagrams arrive at {facts.name}")
     if heard.wire is None:
-        return Step("wire", "unseen", "looking at the wire needs root", "sudo multicast doctor FEED")
-    name = facts.link.name if facts.link else None
-    here = {seen for seen in heard.wire if seen[0] == name}
-    right = {seen for seen in here if seen[3] == port and facts.source in (None, seen[2])}
-    if right or heard.received:
-        return Step("wire", "ok", f"datagrams arrive at {name}")
+        return Step("wire", "unseen", "looking at the wire needs root", f"sudo multicast doctor '{asked}'")
+    here = {seen for seen in heard.wire if seen[0] == facts.name}
     ports = sorted({seen[3] for seen in here if facts.source in (None, seen[2])})
+    if asked.port in ports:
+        return Step("wire", "ok", f"datagrams arrive at {facts.name}")
     if ports:
-        return Step("wire", "wrong", f"they come to port {ports[0]}, not to {port}", f"use port {ports[0]}")
-    sources = sorted({seen[2] for seen in here if seen[3] == port})
+        return Step("wire", "wrong", f"they come to port {ports[0]}, not to {asked.port}", _again(asked, port=ports[0]))
+    sources = sorted({seen[2] for seen in here if seen[3] == asked.port})
     if sources:
-        text = f"they come from {sources[0]}, not from {facts.source}"
-        return Step("wire", "wrong", text, f"name the source {sources[0]}, or none")
-    elsewhere = sorted({seen[0] for seen in heard.wire if seen[3] == port and seen[0] != name})
+        text = f"they come from {', '.join(sources[:3])}, not from {facts.source}"
+        return Step("wire", "wrong", text, _again(asked, source=sources[0]))
+    elsewhere = sorted({seen[0] for seen in heard.wire if seen[3] == asked.port and seen[0] != facts.name})
     if elsewhere:
-        return Step("wire", "wrong", f"they arrive at {elsewhere[0]}, not at {name}", f"join at %{elsewhere[0]}")
+        text = f"they arrive at {elsewhere[0]}, not at {facts.name}"
+        return Step("wire", "wrong", text, _again(asked, interface=elsewhere[0]))
     return Step("wire", "ok", f"no datagram of the feed was seen within {heard.seconds:.1f} s")
 
 
+def _again(asked: Feed, **changed: object) -> str:
+    return f"multicast doctor '{type(asked)(**{**asked.as_dict(), **changed})}'"
+
+
 def counters(before: dict[str, int], after: dict[str, int]) -> Step:
-    """The counters that rose, of the whole host (its network namespace): a hint, no proof."""
+    """The counters that rose: mostly those of the whole host, so a hint."""
     rose = {name: after[name] - was for name, was in before.items() if after.get(name, was) > was}
-    good = {"IpExt.InMcastPkts", "Ip6InMcastPkts"}
+    if not before:
+        return Step("counters", "unseen", "none can be read")
     found = ", ".join(f"{name} +{by}" for name, by in rose.items()) or "none rose"
-    bad = [name for name in rose if name not in good and not name.endswith("IgnoredMulti")]
-    return Step("counters", "warning" if bad else "ok", found, "nstat -az" if bad else "")
+    bad = [name for name in rose if name not in counting.GOOD]
+    return Step("counters", "warning" if bad else "ok", found, "nstat -a" if bad else "")
 
 
-def buffer(granted: int, held: int | None, burst: int, size: int, *, asked: bool) -> Step:
+def received(asked: Feed, heard: Heard, granted: int, *, joined: bool) -> Step:
+    """What the receiver got.
+
+    - granted: bytes of its receive buffer, the largest that this process may have
+    """
+    if not joined:
+        return Step("received", "unseen", "nothing was joined, so nothing could be received")
+    if not heard.received:
+        why = ": nobody sends, or the network does not bring it" if heard.silent else ""
+        found = f"nothing within {heard.seconds:.1f} s{why}"
+        longer = max(30, heard.seconds * 10)
+        return Step("received", "wrong", found, f"multicast doctor '{asked}' --seconds {longer:.0f}")
+    sources = sorted(heard.sources)
+    many = "1 datagram" if heard.received == 1 else f"{heard.received} datagrams"
+    found = f"{many} within {heard.seconds:.1f} s, the first after {heard.first:.2f} s, from "
+    found += ", ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
+    if heard.drops:
+        text = f"{found}; the kernel dropped {heard.drops}: the receive buffer of {granted} bytes was full"
+        return Step("received", "wrong", text, f"sysctl -w net.core.rmem_max={granted * 4}")
+    silent = [group for group in asked.groups if group not in heard.groups] if heard.groups else []
+    if silent:
+        text = f"{found}; of {asked.count} groups {len(silent)} brought nothing, such as {silent[0]}"
+        return Step("received", "warning", text, _again(asked, group=silent[0], count=1))
+    return Step("received", "ok", found)
+
+
+def buffer(granted: int, held: int | None, burst: int, size: int, least: int, *, asked: bool) -> Step:
     """The largest receive buffer that this process gets, against a burst while nobody reads.
 
     - granted: bytes, as they are asked for; held: how many datagrams of this size it holds
+    - least: how many a receiver takes at once; fewer are always too few
     - asked: whether the burst was named; one that was not is an example, and short of it is no fault
     """
     if held is None:
@@ -219,39 +323,36 @@ def buffer(granted: int, held: int | None, burst: int, size: int, *, asked: bool
     found = f"{granted} bytes are granted (net.core.rmem_max); they hold {held} datagrams of {size} bytes"
     if held >= burst:
         return Step("buffer", "ok", found)
-    need = -(-granted * burst // max(held, 1))
-    text = f"{found}, and a burst has {burst}"
-    return Step("buffer", "wrong" if asked else "warning", text, f"sysctl -w net.core.rmem_max={need}")
-
-
-def received(heard: Heard, *, joined: bool) -> Step:
-    """What the receiver got."""
-    if heard.received:
-        found = f"{heard.received} datagrams, the first within {heard.seconds:.2f} s, from {', '.join(heard.sources)}"
-        return Step("received", "ok", found)
-    if not joined:
-        return Step("received", "unseen", "nothing was joined, so nothing could be received")
-    nobody = heard.wire is not None and not heard.wire
-    found = f"nothing within {heard.seconds:.1f} s"
-    if nobody:
-        found += ": nobody sends, or the network does not bring it"
-    asking = "ask the sender for its group, port and TTL; multicast doctor FEED --seconds 30"
-    return Step("received", "wrong", found, asking)
+    need = -(-granted * burst // max(held - 1, 1))  # the last one in may be larger than the room that was left
+    wrong = asked or held < least
+    text = f"{found}, and a burst has {burst}" if asked or not wrong else f"{found}: fewer than one batch of {least}"
+    return Step("buffer", "wrong" if wrong else "warning", text, f"sysctl -w net.core.rmem_max={need}")
 
 
 def around(facts: Facts) -> list[Step]:
     """What it runs in, and its clocks: never a cause by themselves."""
-    told = {
-        "wsl": "WSL: behind its NAT no multicast arrives from the network; mirrored networking brings it",
-        "container": "a container: on a bridge network no multicast arrives from outside; the host's network has it",
-    }
-    place = Step("place", "ok", "no container, no WSL: nothing that tells of one")
-    if facts.container is not None:
-        place = Step("place", "warning", told[facts.container], "docker run --network host")
     clock = facts.clocksource
     slow = clock is not None and clock not in ("tsc", "kvm-clock", "arch_sys_counter", "hyperv_clocksource_tsc_page")
-    clocks = Step("clock", "warning" if slow else "ok" if clock else "unseen", f"clock source {clock or 'not told'}")
-    return [place, clocks, Step("timestamps", "ok" if facts.hardware else "unseen", facts.hardware or "not told")]
+    where = "cat /sys/devices/system/clocksource/clocksource0/available_clocksource"
+    told = f"clock source {clock}, each timestamp takes a call of the kernel" if slow else f"clock source {clock}"
+    clocks = Step("clock", "warning", told, where) if slow else Step("clock", "ok", told)
+    if clock is None:
+        clocks = Step("clock", "unseen", "which clock source is in use is not told")
+    stamps = Step("timestamps", "ok" if facts.stamps else "unseen", facts.stamps or "what the card stamps is not told")
+    return [_place(facts), clocks, stamps]
+
+
+def _place(facts: Facts) -> Step:
+    if facts.surrounding is None:
+        return Step("place", "ok", "no container, no WSL: nothing that tells of one")
+    if facts.surrounding == "wsl":
+        found = "WSL: behind its NAT no multicast arrives from the network; mirrored networking brings it"
+        return Step("place", "warning", found, "wslinfo --networking-mode")
+    cards = [each for each in facts.links if not each.loopback]
+    if any(each.kind != "veth" for each in cards):
+        return Step("place", "ok", "a container, with an interface that is no end of a veth pair: the host's, perhaps")
+    found = "a container of which each interface is one end of a veth pair: behind a bridge or a NAT of the host"
+    return Step("place", "warning", f"{found}, which brings no multicast from outside", "docker run --network host")
 
 
 @dataclass
