@@ -1,6 +1,5 @@
 """How Sphinx builds these pages: `python3 dev.py docs`. What becomes of docstrings is in `docstrings.py`."""
 
-import logging
 import os
 import pathlib
 import sys
@@ -40,12 +39,6 @@ html_theme = "furo"
 html_title = f"multicast {version}"
 html_copy_source = False
 html_show_sphinx = False
-
-
-# A part of the table of contents that has no page yet is none; suppress_warnings can't name this one.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(
-    lambda record: getattr(record, "subtype", None) != "empty_glob"
-)
 
 
 def setup(app):
