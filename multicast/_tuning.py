@@ -68,10 +68,13 @@ def set_busy_poll(
 
 
 def incoming_cpu(sock: socket.socket) -> int | None:
-    """Return the CPU on which this socket's latest packet was received (SO_INCOMING_CPU, socket(7)).
+    """Return the CPU on which a connected socket's latest packet was received (SO_INCOMING_CPU, socket(7)).
 
-    None: no packet has come, or the system does not tell. Linux notes it for a connected UDP socket alone, so for one
-    that is bound to a group, as a receiver's is, there is none but the one that was set on it.
+    None for a receiver's: Linux notes it for a UDP socket that is connected, and no other (__udp_queue_rcv_skb in
+    net/ipv4/udp.c), so one that is bound to a group has none but what was set on it. What is set chooses between
+    sockets that share a port, and for unicast alone: a multicast datagram goes to each that has joined, on whichever
+    CPU it came in. Where a card's datagrams come in, /proc/interrupts and /proc/net/softnet_stat tell.
+    None, too: no packet has come, or the system does not tell.
     Raises TypeError and OSError.
     """
     return _incoming(sock, "incoming_cpu", _INCOMING_CPU, -1)

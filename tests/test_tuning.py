@@ -272,6 +272,16 @@ def test_a_receiver_knows_no_cpu_but_one_that_was_set(multicast, opened, feed):
     assert multicast.incoming_cpu(receiver.socket) == 0
 
 
+def test_a_cpu_that_was_set_keeps_no_datagram_from_a_receiver(opened, feed):
+    """It chooses between sockets for unicast alone."""
+    receivers, sender = [opened.receiver(feed), opened.receiver(feed)], opened.sender(feed)
+    with on_one_cpu() as cpu:
+        for wanted, receiver in enumerate(receivers, cpu):
+            receiver.socket.setsockopt(socket.SOL_SOCKET, CPU, wanted)
+        sender.send(b"from a CPU")
+    assert [bytes(receiver.recv_batch()[0]) for receiver in receivers] == [b"from a CPU"] * 2
+
+
 # A veth device uses NAPI once GRO is on, for what comes in pieces: so the sender's end has to cut them (TSO off).
 THROUGH_NAPI = """
 import array, ctypes, fcntl, json, os, socket, struct, sys
