@@ -6,10 +6,13 @@ not give a port that a system hands out by itself, as it does to each socket tha
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import itertools
 import socket
+import time
+from collections.abc import Iterator
 
 SHARES, FIRST_PORT, PORTS = 24, 20_000, 500  # 20,000 to 31,999
 FIRST_GROUP = ipaddress.IPv4Address("239.200.0.0")  # a range of 65,536 for each share
@@ -20,19 +23,34 @@ class NoneLeft(Exception):
     """All shares are held; the text says so."""
 
 
+def _claimed(number: int) -> socket.socket | None:
+    """Return what holds a number for this process, None where another has it: who has bound a port is the only one."""
+    claim = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        claim.bind(("127.0.0.1", FIRST_PORT + number))
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
 @functools.cache
 def share() -> int:
-    """The number of this process's share. Held by a port: who has bound it without sharing is the only one who can."""
+    """The number of this process's share."""
     for number in range(SHARES):
-        claim = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            claim.bind(("127.0.0.1", FIRST_PORT + number))
-        except OSError:
-            claim.close()
-        else:
+        if (claim := _claimed(number)) is not None:
             claim.detach()  # the process's end closes it, and nothing before
             return number
     raise NoneLeft(f"{SHARES} processes test on this host already, each with a share of the groups and ports")
+
+
+@contextlib.contextmanager
+def of_the_pages() -> Iterator[None]:
+    """Have the groups and ports that the pages' examples name: the same for all, so one process at a time has them."""
+    while (claim := _claimed(SHARES)) is None:
+        time.sleep(0.02)
+    with claim:
+        yield
 
 
 _numbers = itertools.count()

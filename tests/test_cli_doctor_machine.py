@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 
-import machine
+import user_mode_linux
 from net import python_environment
 
 import multicast as package
@@ -17,7 +17,7 @@ FEED = "239.77.0.1:5001%lo"
 def test_a_tiny_rmem_max_is_named_first_and_what_it_says_to_type_mends_it(tmp_path):
     python = f"{shlex.quote(sys.executable)} -P -m multicast"
     ask = f"{python} doctor {FEED} -c 1 --seconds 20 --json 2>/dev/null | tail -n 1"
-    lines = machine.run(
+    lines = user_mode_linux.run(
         tmp_path,
         f"""
         {python} send {FEED} --rate 100 --count 4000 >/dev/null &

@@ -18,6 +18,7 @@ import termios
 import time
 from pathlib import Path
 
+import feeds
 import pytest
 from links import IPV4, PORT
 from net import python_environment, repeating
@@ -471,15 +472,16 @@ def test_the_command_lines_of_its_page_work():
     import multicast
 
     environment = python_environment(multicast, "auto")
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "multicast", *each.split()],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        for each in shown
-    ]
-    assert [(each.communicate(timeout=DEADLINE)[1].count(b"Traceback"), each.returncode) for each in running] == [
-        (0, 0)
-    ] * len(shown)
+    with feeds.of_the_pages():
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-P", "-m", "multicast", *each.split()],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            for each in shown
+        ]
+        assert [(each.communicate(timeout=DEADLINE)[1].count(b"Traceback"), each.returncode) for each in running] == [
+            (0, 0)
+        ] * len(shown)

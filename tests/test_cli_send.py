@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 
+import feeds
 import pytest
 from net import python_environment
 
@@ -383,14 +384,15 @@ def test_what_the_page_shows_works(tmp_path, multicast):
     shown = "\n".join(re.findall(r"^```sh\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE))
     assert shown.count("multicast send") >= 5
     script = "set -e\nmulticast() { " + sys.executable + ' -P -m multicast "$@"; }\n' + shown
-    done = subprocess.run(
-        ["sh", "-c", script],
-        env=python_environment(multicast),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    with feeds.of_the_pages():
+        done = subprocess.run(
+            ["sh", "-c", script],
+            env=python_environment(multicast),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import feeds
 import pytest
 from net import python_environment
 
@@ -63,12 +64,13 @@ def test_a_page_reads_well_on_a_code_host_too(page):
 @pytest.mark.skipif(sys.platform != "linux", reason="the pages are about Linux")
 @pytest.mark.parametrize(("code", "expected"), list(examples()))
 def test_an_example_prints_what_the_page_says(multicast, code, expected):
-    done = subprocess.run(
-        [sys.executable, "-P", "-W", "error", "-c", code],
-        env=python_environment(multicast),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    with feeds.of_the_pages():
+        done = subprocess.run(
+            [sys.executable, "-P", "-W", "error", "-c", code],
+            env=python_environment(multicast),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == expected

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import feeds
 import pytest
 from net import python_environment
 
@@ -31,10 +32,11 @@ def start(multicast):
         )
         return running[-1]
 
-    yield run
-    for process in running:
-        process.kill()
-        process.communicate()
+    with feeds.of_the_pages():
+        yield run
+        for process in running:
+            process.kill()
+            process.communicate()
 
 
 def joined(process):

@@ -26,7 +26,7 @@ def run(folder: Path, commands: str, environment: Mapping[str, str]) -> list[str
     """Boot, run the commands of a shell as root, and return the lines that they printed.
 
     - folder: what is made for it is put here
-    - environment: of the commands. Files are those of this machine, for reading; /tmp is empty and its own
+    - environment: of the commands. Files are those of this machine, for reading
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
         pytest.skip("User Mode Linux is for Linux on x86-64")
@@ -37,7 +37,7 @@ def run(folder: Path, commands: str, environment: Mapping[str, str]) -> list[str
     init.write_text(
         "#!/bin/sh\n"
         f"{exported}exec 2>&1\n"
-        "mount -t proc proc /proc && mount -t sysfs sys /sys && mount -t tmpfs tmp /tmp && ip link set lo up\n"
+        "mount -t proc proc /proc && mount -t sysfs sys /sys && ip link set lo up\n"
         f"echo {shlex.quote(_BEGIN)}\n(\n{commands}\n)\necho '{_END}' $?\n"
         "echo o > /proc/sysrq-trigger\nsleep 60\n"
     )
