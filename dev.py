@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything a developer types: python3 dev.py demo | test | fuzz | check | docs | bench.
+"""Everything a developer types: python3 dev.py demo | test | fuzz | check | docs | bench | pictures.
 
 Owns `.venv`, made once with the standard library and pip alone, and kept up to date: what is compiled is built again
 when its source changes. Must run on any Python from 3.11 on, also one whose system manages its packages.
@@ -166,10 +166,11 @@ def watched():
 
 # Files of tests that have no native code to watch.
 NOT_SANITIZED = """
-backend bench bench_live benchmarks capabilities capacity capture cli_doctor cli_doctor_firewall cli_doctor_hosts
-cli_doctor_machine cli_interfaces cli_interop cli_listen cli_send command crosstalk docs docs_commands error_queue
-ethtool examples feed feeds filter filter_hosts filter_programs guard hardware healing_load interop pacing proc_net
-readme reference reports reports_filters sequence ssm_proof tracking tuning watch
+backend bench bench_live benchmarks capabilities capacity capture cli_doctor cli_doctor_firewall
+cli_doctor_hosts cli_doctor_machine cli_interfaces cli_interop cli_listen cli_send command crosstalk docs
+docs_commands error_queue ethtool examples feed feeds filter filter_hosts filter_programs guard hardware
+healing_load interop pacing pictures proc_net readme reference reports reports_filters sequence ssm_proof
+tracking tuning watch
 """
 PLANTED = {"MULTICAST_PLANT_OVERFLOW": "heap-buffer-overflow", "MULTICAST_PLANT_UNDEFINED": "shift exponent"}
 RECEIVE_ONE = """
@@ -348,20 +349,46 @@ def bench(arguments):
     return subprocess.run([PYTHON, "-P", ROOT / "benchmarks", *arguments], check=False).returncode
 
 
+# The README's pictures, by the word that makes each. Figures in README and docs/performance.md are of the plot's own
+# run: who commits a new plot writes those anew.
+PICTURES = {"listen": "docs/pictures/listen.svg", "benchmark": "docs/plots/drain.svg"}
+
+
+def pictures(arguments):
+    parser = argparse.ArgumentParser(prog="dev.py pictures")
+    parser.add_argument("picture", nargs="*", metavar="PICTURE", help=f"of {', '.join(PICTURES)}; all if none is named")
+    wanted = parser.parse_args(arguments).picture or list(PICTURES)
+    if unknown := set(wanted) - set(PICTURES):
+        parser.error(f"no picture {', '.join(sorted(unknown))}; there are {', '.join(PICTURES)}")
+    if "listen" in wanted:
+        set_up("cli")
+        say("listening for a minute")
+        run([PYTHON, "-P", (ROOT / PICTURES["listen"]).with_suffix(".py")])
+    if "benchmark" in wanted:
+        drawn = ROOT / PICTURES["benchmark"]
+        return bench([drawn.stem, "--plots", drawn.parent])
+    return 0
+
+
 COMMANDS = {
     "demo": (demo, "a synthetic feed on the loopback interface, received at full rate, 10 s"),
     "test": (test, "every test on both backends; --sanitize: with AddressSanitizer and UBSan; the rest is pytest's"),
     "fuzz": (
         fuzz,
         "ten million hostile control messages and batches, for what reads and sorts them, under the sanitizers;\n"
-        "         half a minute; --cases N --seed N --first N",
+        "           half a minute; --cases N --seed N --first N",
     ),
     "check": (check, "lint and types: ruff, cython-lint, mypy"),
     "docs": (docs, "the documentation, as pages for a browser, in build/docs; a warning is an error"),
     "bench": (
         bench,
         "this package beside bare C, the socket module and others, and what is to be shown;\n"
-        "         scenarios by name, --quick or --full, --json FILE, --plots FOLDER",
+        "           scenarios by name, --quick or --full, --json FILE, --plots FOLDER",
+    ),
+    "pictures": (
+        pictures,
+        "the README's pictures: listen, after a minute of feeds on the loopback interface, and\n"
+        "           benchmark, what `bench drain` measures; one by name, or both",
     ),
 }
 
@@ -371,7 +398,7 @@ def main():
         prog="dev.py",
         description="Sets up .venv on first use, then runs a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="commands:\n" + "\n".join(f"  {name:6} {text}" for name, (_, text) in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:8} {text}" for name, (_, text) in COMMANDS.items()),
     )
     parser.add_argument("command", choices=COMMANDS, metavar="command")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the command")
