@@ -402,13 +402,15 @@ def test_a_timeout_that_was_not_needed_is_forgotten(opened):
     rx, far = opened.pipe()
 
     async def main():
+        loop = asyncio.get_running_loop()
         for _ in range(3):
-            asyncio.get_running_loop().call_soon(far.send, b"x")
-            await rx.recv_batch_async(60)  # the first one is there after a turn of others, with no wait
+            # Not before the second turn: a receive that gives others one finds nothing after it, and has to wait.
+            loop.call_soon(loop.call_soon, far.send, b"x")
+            await rx.recv_batch_async(60)
 
     with asyncio.Runner(loop_factory=Timing) as loop:
         loop.run(main())
-    assert [timer.cancelled() for timer in timers] == [True] * 2
+    assert [timer.cancelled() for timer in timers] == [True] * 3
 
 
 def test_what_comes_while_nobody_waits_wakes_the_loop_once_at_most(opened, run_asyncio, multicast, monkeypatch):
