@@ -163,6 +163,7 @@ def row(feed="239.1.1.1:5000%eth0", state="", **changed):
         "queued_bytes": 5,
         "receive_buffer_bytes": 1000,
         "sources": 1,
+        "error": None,
         **dict.fromkeys(("gaps", "missing", "late", "duplicates", "restarts", "unnumbered"), 0),
     }
     return meter.Row(feed=feed, state=state, values=values | changed, history=tuple(range(60)))
@@ -198,6 +199,13 @@ def test_nobody_who_did_not_ask_is_shown_what_is_missing():
     (head, _, numbers) = picture.frame([row(missing=None)], width=80).plain.split("\n")
     assert (head.split()[-1], numbers.split()[-1]) == ("sources", "1")
     assert "missing" not in picture.line(row(missing=None))
+
+
+def test_a_feed_that_failed_says_why_as_far_as_there_is_room():
+    failed = row(state="failed", error="recv_batch: Software caused connection abort")
+    drawn = [picture.frame([failed], width=width).plain.split("\n")[1] for width in (120, 30)]
+    assert drawn[0].startswith("239.1.1.1:5000%eth0  failed: recv_batch: Software caused connection abort  ▃")
+    assert drawn[1] == "239.1.1.1:5000%eth0  failed: …"
 
 
 def test_more_feeds_than_lines_are_said_to_be_there():
@@ -386,6 +394,15 @@ def test_ctrl_c_ends_it_with_the_summary(multicast, opened, feed):
     assert re.search(rb": \d+ datagrams, \d+ bytes in [\d.]+ s\n", said)
 
 
+@pytest.mark.parametrize("form", dump.FORMS)
+def test_what_can_not_be_written_ends_it_with_what_came_until_then(form, multicast, opened, feed):
+    with sending(opened, feed), open("/dev/full", "wb") as full:
+        code, _, complained = ended(command(multicast, text_of(feed), "--dump", form, stdout=full))
+    assert code == 1
+    assert re.search(r": \d+ datagrams, \d+ bytes in ", complained)
+    assert complained.endswith("multicast listen: No space left on device\n")
+
+
 def drawn_until(terminal, wanted, seen=b""):
     """Read what is drawn until a pattern is in it."""
     deadline = time.monotonic() + DEADLINE
@@ -395,8 +412,31 @@ def drawn_until(terminal, wanted, seen=b""):
     return seen
 
 
+BREAKABLE = """
+import contextlib, signal, socket, sys
+import multicast
+from multicast import __main__ as program
+
+def opening(*arguments, **options):
+    receiver = opener(*arguments, **options)
+    def broken(*_):
+        with contextlib.suppress(OSError):
+            receiver.socket.shutdown(socket.SHUT_RD)
+    signal.signal(signal.SIGUSR1, broken)
+    return receiver
+
+opener, multicast.open_receiver = multicast.open_receiver, opening
+sys.exit(program.run())
+"""
+
+
 @pytest.mark.parametrize(
-    ("end", "code", "last"), [(signal.SIGINT, 130, rb".*\d+ datagrams, "), (signal.SIGTERM, 143, rb"")]
+    ("end", "code", "last"),
+    [
+        (signal.SIGINT, 130, rb".*\d+ datagrams, "),
+        (signal.SIGTERM, 143, rb""),
+        (signal.SIGUSR1, 1, rb".*\d+ datagrams, .*\(failed\).*multicast listen: .*: recv_batch: the socket was shut"),
+    ],
 )
 def test_on_a_terminal_it_draws_and_follows_its_size_and_leaves_it_as_it_was(end, code, last, multicast, opened, feed):
     near, far = pty.openpty()
@@ -404,7 +444,8 @@ def test_on_a_terminal_it_draws_and_follows_its_size_and_leaves_it_as_it_was(end
     environment = python_environment(multicast) | {"TERM": "xterm", "NO_COLOR": "1"}
     for name in ("COLUMNS", "LINES"):
         environment.pop(name, None)
-    words = [sys.executable, "-P", "-m", "multicast", "listen", text_of(feed), "--interval", "0.1"]
+    run = ["-c", BREAKABLE] if end is signal.SIGUSR1 else ["-m", "multicast"]
+    words = [sys.executable, "-P", *run, "listen", text_of(feed), "--interval", "0.1"]
     try:
         with sending(opened, feed):
             process = subprocess.Popen(

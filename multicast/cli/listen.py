@@ -39,8 +39,8 @@ batch, the mean and the longest gap between datagrams, what the kernel dropped,
 how full the queue is, how many sources there are and, with --sequence, what is
 missing. A table on a terminal (with the extra [cli], which brings rich), a line
 a second elsewhere. Ctrl-C ends it with a summary. Exit codes: 0, it ended by -c
-or -W; 1, a feed had no data before --timeout, or something was missing at the
-end (--fail-on-gap); 130, ended by Ctrl-C."""
+or -W; 1, a feed failed, or had no data before --timeout, or something was
+missing at the end (--fail-on-gap); 130, ended by Ctrl-C."""
 EPILOG = """\
 examples:
   multicast listen 239.1.1.1:5000                       whatever comes
@@ -119,8 +119,13 @@ def run(given: argparse.Namespace) -> int:
                 code = listening.receive(poller, show)
         except KeyboardInterrupt:
             code = 130
-        listening.summary()
-    if code == 0 and given.fail_on_gap and any(each.missing for each in meters):
+        except BrokenPipeError:
+            raise
+        except OSError:  # of waiting, or of where it writes to
+            listening.end()
+            raise
+        listening.end()
+    if code == 0 and any(each.error or (given.fail_on_gap and each.missing) for each in meters):
         return 1
     return code
 
@@ -134,6 +139,8 @@ class Listening:
         self.of = {receiver: meter for meter in meters for receiver in meter.receivers}
         self.left: int | None = given.count
         self._values: list[dict[str, Any]] = []
+        self._drawn = False
+        self._failures: list[str] = []  # that are still to be told: not amid a picture
 
     # Receiving
 
@@ -153,7 +160,7 @@ class Listening:
                 show(False)
             draw = now + _FRAMES if now >= draw else draw
             if patience is not None and now >= patience:
-                silent = [str(meter.feed) for meter in self.meters if not meter.datagrams]
+                silent = [str(meter.feed) for meter in self.meters if not (meter.datagrams or meter.error)]
                 if silent:
                     self._hint(silent)
                     return 1
@@ -166,13 +173,21 @@ class Listening:
                     self._take(receiver)
                     if self.left == 0:
                         return 0
+                if all(meter.error for meter in self.meters):
+                    return 1
 
     def _take(self, receiver: Receiver) -> None:
+        meter = self.of[receiver]
         try:
             batch = receiver.recv_batch(0)
         except BlockingIOError:  # what was there was not for this receiver
             return
-        meter = self.of[receiver]
+        except OSError as error:
+            if meter.error is None:  # else closed, in the same round, for what another of its receivers met
+                meter.fail(error)
+                self._failures.append(f"multicast listen: {meter.feed}: {error.strerror}")
+                self._tell_failures()
+            return
         count = meter.take(receiver, batch, self.left)
         if self.left is not None:
             self.left -= count
@@ -197,6 +212,10 @@ class Listening:
                 file=sys.stderr,
                 flush=True,
             )
+
+    def _tell_failures(self) -> None:
+        while self._failures and not self._drawn:
+            print(self._failures.pop(0), file=sys.stderr, flush=True)
 
     # Showing
 
@@ -238,8 +257,12 @@ class Listening:
                 self._values = [meter.interval() for meter in self.meters]
             live.update(self._frame(console), refresh=True)
 
-        with Live(self._frame(console), console=console, screen=True, auto_refresh=False) as live:
-            yield draw
+        self._drawn = True
+        try:
+            with Live(self._frame(console), console=console, screen=True, auto_refresh=False) as live:
+                yield draw
+        finally:
+            self._drawn = False
 
     def _frame(self, console: Any) -> Any:
         rows = [meter.row(values) for meter, values in zip(self.meters, self._values, strict=True)]
@@ -247,8 +270,12 @@ class Listening:
         title, size = f"{elapsed // 3600}:{elapsed // 60 % 60:02}:{elapsed % 60:02}  Ctrl-C ends it", console.size
         return frame(rows, title=title, width=size.width, height=size.height)
 
-    def summary(self) -> None:
-        """Say what came in all."""
+    def end(self) -> None:
+        """Say what came in all, and what failed."""
+        self._summary()
+        self._tell_failures()
+
+    def _summary(self) -> None:
         for meter in self.meters:
             values = meter.total()
             if self.given.json:

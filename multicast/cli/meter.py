@@ -99,6 +99,8 @@ class Meter:
         self.history: deque[float] = deque(maxlen=REMEMBERED)
         self.receivers: list[Receiver] = []
         self.clock = "kernel"
+        self.error: OSError | None = None
+        self._ended_ns: int | None = None  # when it failed
         self.by_group = feed.count > 1 and (by_group or sequence is not None)  # each group has numbers of its own
         self._by_source = sequence is not None and sequence.stream_at is None
         self._stamps: dict[Receiver, int] = {}  # the last of each
@@ -133,6 +135,11 @@ class Meter:
         """Close its receivers."""
         for each in self.receivers:
             each.close()
+
+    def fail(self, error: OSError) -> None:
+        """Note what a receiver of it met, and receive nothing more: what was counted until now stays."""
+        self.error, self._ended_ns = error, time.monotonic_ns()
+        self.close()
 
     # Counting: what is done for every batch, and nothing in it for every datagram but by what is written in C
 
@@ -199,7 +206,9 @@ class Meter:
 
     @property
     def state(self) -> str:
-        """What is wrong with it, empty if nothing: an interface that it was joined on has gone."""
+        """What is wrong with it, empty if nothing: it failed, or an interface that it was joined on has gone."""
+        if self.error is not None:
+            return "failed"
         gone = any(stats.links_lost > stats.rejoins for stats in (each.stats() for each in self.receivers))
         return "interface gone" if gone else ""
 
@@ -216,8 +225,9 @@ class Meter:
         return values
 
     def total(self) -> dict[str, Any]:
-        """Return what came since the receivers were opened."""
-        return self._total.values(time.monotonic_ns(), before=False) | self._rest()
+        """Return what came since the receivers were opened, until now or until it failed."""
+        now = time.monotonic_ns() if self._ended_ns is None else self._ended_ns
+        return self._total.values(now, before=False) | self._rest()
 
     def _rest(self) -> dict[str, Any]:
         stats = [each.stats() for each in self.receivers]
@@ -232,6 +242,7 @@ class Meter:
             "receive_buffer_bytes": sum(each.receive_buffer for each in stats),
             "sources": len(self.sources),
             **found,
+            "error": None if self.error is None else self.error.strerror,
         }
 
     def row(self, values: dict[str, Any]) -> Row:

@@ -111,10 +111,11 @@ def _row(row: Row, chosen: Iterable[tuple[str, int, Any, int]], width: int) -> l
     from rich.text import Text
 
     values, silent = row.values, not row.values["datagrams"]
-    name = f"{row.feed}  {row.state}".rstrip()
+    state = f"failed: {values['error']}" if row.state == "failed" else row.state
+    name = f"{row.feed}  {state}".rstrip()
     first = Text(_cut(row.feed, width), "dim" if silent else "green")
-    if row.state:
-        first.append(_cut(f"  {row.state}", width - len(first)), "bold red")
+    if state:
+        first.append(_cut(f"  {state}", width - len(first)), "bold red")
     left = width - len(name) - _GAP
     if left >= 8:
         first.append(" " * (width - len(name) - min(left, 60)) + sparkline(row.history, min(left, 60)), "cyan")
