@@ -131,6 +131,8 @@ def not_sent(number: int, operation: str) -> OSError:
         return closed(operation)
     if number == errno.ENOBUFS:
         return failed(number, operation, "; the device's queue took nothing for a second")
+    if number == errno.EPERM:  # that is what netfilter answers for a packet dropped on its way out
+        return failed(number, operation, "; a firewall of this host refused it (nft list ruleset, iptables -S)")
     return error_queue(operation) if number == errno.ENOMSG else failed(number, operation)
 
 

@@ -30,6 +30,7 @@ cdef class Sender(_Endpoint):
     """
 
     cdef Outbox _outbox
+    cdef uint64_t _waits, _waited_ns  # each atomic: written by the one who sends, read by any thread
 
     def __init__(self, sock, *, segmentation=True):
         cdef Rules rules
@@ -49,6 +50,7 @@ cdef class Sender(_Endpoint):
         cdef int64_t pause = outbox.rules.first_pause, end = -1
         cdef int n
         cdef short found = 0
+        cdef bint again = False
         while True:
             with nogil:
                 n = outbox_pack(outbox, self._endpoint.fd, held)
@@ -64,7 +66,8 @@ cdef class Sender(_Endpoint):
                     return -EBADF
                 if found & POLLERR:  # and no error that sending would have met
                     return -ENOMSG
-                self._wait(POLLOUT, -1, &found, operation)
+                self._wait_for_room(again, 0, &found, operation)
+                again = True
             elif n == -ENOBUFS:
                 if endpoint_closed(&self._endpoint):
                     return -EBADF
@@ -72,12 +75,26 @@ cdef class Sender(_Endpoint):
                     end = monotonic_ns() + outbox.rules.patience
                 elif monotonic_ns() >= end:
                     return n
-                with nogil:
-                    outbox_pause(self._endpoint.wake, pause)
+                self._wait_for_room(again, pause, &found, operation)
+                again = True
                 pause = min(2 * pause, outbox.rules.longest_pause)
                 PyErr_CheckSignals()
             elif not train_refused(outbox, -n):
                 return n
+
+    cdef int _wait_for_room(self, bint again, int64_t pause, short *found, str operation) except -1:
+        """Wait for room in the send buffer, or for `pause` ns if not 0; count it, as one with the last if `again`."""
+        cdef int64_t begun = monotonic_ns()
+        try:
+            if pause:
+                with nogil:
+                    outbox_pause(self._endpoint.wake, pause)
+            else:
+                self._wait(POLLOUT, -1, found, operation)
+        finally:
+            atomic_add_count(&self._waits, not again, __ATOMIC_RELAXED)
+            atomic_add_count(&self._waited_ns, <uint64_t> (monotonic_ns() - begun), __ATOMIC_RELAXED)
+        return 0
 
     cdef Py_ssize_t _send(self, tuple buffers, str operation) except -1:
         """Send each buffer as a datagram: how many went; a failure is raised only if the first one met it."""
@@ -139,6 +156,16 @@ cdef class Sender(_Endpoint):
         (`loopback`) are made before that queue, so they get such a datagram more than once.
         """
         return self._send(tuple(buffers), "send_batch")
+
+    @property
+    def waits(self):
+        """How often sending had to wait for room: in the send buffer (EAGAIN) or in a device's queue (ENOBUFS)."""
+        return atomic_load_count(&self._waits, __ATOMIC_RELAXED)
+
+    @property
+    def waited_ns(self):
+        """How long these waits took, in ns, also those that ended in an error or by a signal."""
+        return atomic_load_count(&self._waited_ns, __ATOMIC_RELAXED)
 
     def __repr__(self):
         return f"<multicast.Sender {'closed' if self.closed else f'fd={self.fileno()}'}>"

@@ -5,6 +5,7 @@ Owns which datagrams go together, and what a refused train and a partial send me
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import select
 import socket
@@ -17,7 +18,7 @@ from ._endpoint_py import ERROR, WRITABLE, Claim, Endpoint, final
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from socket import socket as _Socket  # in a class whose own attribute is called socket
 
     from typing_extensions import Buffer
@@ -60,6 +61,7 @@ class Sender(Endpoint):
         self._room = room
         self._too_long = _sending.EVERY_LENGTH  # from here on datagrams go alone, since the kernel refused such a train
         self._report_option = _sending.drop_reports(sock.family)
+        self._waits = self._waited_ns = 0
         self._reports: bool | None = None  # whether each dropped one is told of; asked for once a call
         super().__init__(sock)
 
@@ -116,9 +118,20 @@ class Sender(Endpoint):
         poll.register(self._wake, select.POLLIN)
         poll.poll(ns / 1e6)
 
+    @contextlib.contextmanager
+    def _counted_wait(self, again: bool) -> Iterator[None]:
+        """Count a wait for room, as one with the last if `again`."""
+        begun = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            self._waits += not again
+            self._waited_ns += time.monotonic_ns() - begun
+
     def _send_some(self, data: memoryview | list[memoryview], operation: str) -> OSError | None:
         """Send a datagram or a train; return what kept it from being sent. What a signal's handler raises is raised."""
         found = pause = end = 0
+        again = False
         while True:
             try:
                 if _DONTWAIT or self._poll(True, 0) & WRITABLE:
@@ -133,7 +146,7 @@ class Sender(Endpoint):
                 if error.errno is None:  # a handler's own, such as the usual TimeoutError of an alarm
                     raise
                 if error.errno != errno.ENOBUFS:
-                    return _errors.system(error, operation)
+                    return _errors.not_sent(error.errno, operation)
                 if self._closed:
                     return _errors.closed(operation)
                 now = time.monotonic_ns()
@@ -141,13 +154,17 @@ class Sender(Endpoint):
                 if now >= end:
                     return _errors.not_sent(errno.ENOBUFS, operation)
                 pause = min(2 * pause or _sending.FIRST_PAUSE, _sending.LONGEST_PAUSE)
-                self._pause(pause)
+                with self._counted_wait(again):
+                    self._pause(pause)
+                again = True
                 continue
             if self._closed:
                 return _errors.closed(operation)
             if found & ERROR:  # and no error that sending would have met
                 return _errors.error_queue(operation)
-            found = self._wait(True, None)
+            with self._counted_wait(again):
+                found = self._wait(True, None)
+            again = True
 
     def _send(self, buffers: tuple[Buffer, ...], operation: str) -> int:
         """Send each buffer as a datagram: how many went; a failure is raised only if the first one met it."""
@@ -214,6 +231,16 @@ class Sender(Endpoint):
         (`loopback`) are made before that queue, so they get such a datagram more than once.
         """
         return self._send(tuple(buffers), "send_batch")
+
+    @property
+    def waits(self) -> int:
+        """How often sending had to wait for room: in the send buffer (EAGAIN) or in a device's queue (ENOBUFS)."""
+        return self._waits
+
+    @property
+    def waited_ns(self) -> int:
+        """How long these waits took, in ns, also those that ended in an error or by a signal."""
+        return self._waited_ns
 
     def __repr__(self) -> str:
         return f"<multicast.Sender {'closed' if self.closed else f'fd={self.fileno()}'}>"

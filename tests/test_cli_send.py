@@ -13,7 +13,7 @@ import sys
 
 import feeds
 import pytest
-from net import python_environment
+from net import python_environment, tool
 
 from multicast import __main__ as program
 from multicast import _sequence
@@ -252,7 +252,7 @@ def test_a_line_that_is_too_long_ends_it_and_those_before_it_count(opened, feed,
     code, told, said = sending(text(feed))
     assert came(rx, 2) == [b"one", b"two"]
     assert (code, told["sent"]) == (1, 2)
-    assert "multicast send: line 3 has 1,401 bytes or more" in said
+    assert "%lo: line 3 has 1,401 bytes or more" in said
 
 
 def test_a_line_that_is_too_long_is_named():
@@ -279,6 +279,8 @@ def test_a_line_without_end_is_not_waited_for():
 class Failing:
     """A sender whose fourth datagram fails."""
 
+    waits, waited_ns = 2, 3_456_789
+
     def __init__(self) -> None:
         self.sent = 0
 
@@ -302,7 +304,48 @@ def test_what_was_sent_before_an_error_is_told(monkeypatch, capsys):
     said = capsys.readouterr()
     told = json.loads(said.out)
     assert (told["sent"], told["bytes"], told["error"]) == (3, 3, "send_batch: Network is down")
-    assert "multicast send: send_batch: Network is down\n" in said.err
+    wanted = "multicast send: 239.1.1.1:5000%lo: send_batch: Network is down; 3 datagrams were sent before\n"
+    assert wanted in said.err
+
+
+def test_what_was_waited_for_is_told_where_it_was(monkeypatch, feed, sending, capsys):
+    *_, said = sending(text(feed), "x")
+    assert "waited" not in said
+    monkeypatch.setattr(send, "open_sender", lambda *_, **__: Failing())
+    _, told, said = sending("239.1.1.1+2:5000%lo", "x")
+    assert (told["waits"], told["waited_ns"]) == (4, 6_913_578)  # of both groups
+    assert "waited 4 times for room in the kernel's queues, 6.9 ms in all\n" in said
+
+
+def test_a_sender_that_can_not_be_opened_is_of_a_feed(monkeypatch, capsys):
+    def refusing(*_, **__):
+        raise OSError(errno.ENETUNREACH, "open_sender 239.1.1.1: Network is unreachable")
+
+    monkeypatch.setattr(send, "open_sender", refusing)
+    assert program.main(["send", "239.1.1.1:5000%lo", "x"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "multicast send: 239.1.1.1:5000%lo: open_sender 239.1.1.1: Network is unreachable\n"
+
+
+def test_a_firewall_that_refuses_is_named_with_the_feed_and_what_was_sent(rig, multicast):
+    nft = tool("nft", "nftables")
+    feed = "239.195.7.9+2:41000%lo"
+    rig.island.run(nft, "add table ip t; add chain ip t o { type filter hook output priority 0; }")
+    try:
+        rig.island.run(nft, "add rule ip t o ip daddr 239.195.7.10 drop")
+        done = subprocess.run(
+            rig.island.inside(sys.executable, "-P", "-m", "multicast", "send", feed, "a", "b", "--json"),
+            env=python_environment(multicast),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+    finally:
+        rig.island.run(nft, "delete table ip t")
+    error = "send_batch: Operation not permitted; a firewall of this host refused it (nft list ruleset, iptables -S)"
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["sent"], told["error"]) == (1, 1, error)
+    assert f"multicast send: {feed}: {error}; 1 datagram was sent before\n" in done.stderr
 
 
 # Ctrl-C ------------------------------------------------------------------------------------------------------------

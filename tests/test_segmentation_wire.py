@@ -368,6 +368,9 @@ def test_a_queue_that_takes_nothing_for_a_second_is_given_up_and_named(link, fam
     assert number == errno.ENOBUFS
     assert text.startswith(f"[Errno {errno.ENOBUFS}] send_batch: ")
     assert "the device's queue took nothing for a second" in text
+    waits, waited_ns = tx.call("waited")
+    assert 1 <= waits <= 2  # one for each call that a full queue stopped
+    assert waited_ns >= 10**9
     link.no_queue()
     assert tx.send([1_000] * 10) == ([10], None, "")
 

@@ -97,6 +97,14 @@ def test_buffers_are_let_go(outlet):
     data += b"resized"  # BufferError if anything still held it
 
 
+def test_where_there_is_room_nothing_is_waited_for(outlet):
+    tx, _ = outlet
+    assert tx.send_batch([b"x"] * 5) == 5
+    assert (tx.waits, tx.waited_ns) == (0, 0)
+    with pytest.raises(AttributeError):
+        tx.waits = 1
+
+
 def test_a_full_queue_is_waited_for_and_nothing_is_lost(outlet):
     tx, far = outlet
     count, got = 5000, []
@@ -113,6 +121,8 @@ def test_a_full_queue_is_waited_for_and_nothing_is_lost(outlet):
         left = left[tx.send_batch(left) :]
     thread.join(30)
     assert got == sent
+    assert tx.waits > 0  # of 5,000, far more than the queue holds
+    assert tx.waited_ns > 0
 
 
 def test_close_wakes_a_blocked_send(outlet):
@@ -134,6 +144,8 @@ def test_close_wakes_a_blocked_send(outlet):
     tx.close()
     thread.join(10)
     assert ended == [errno.EBADF]
+    assert tx.waits == 1  # also one that an error ended; and it is told after the end
+    assert tx.waited_ns > 0
 
 
 def test_a_closed_sender_says_so(outlet):

@@ -135,6 +135,7 @@ class Account:
     def __init__(self) -> None:
         self.sent = self.bytes = 0
         self.begun = self.ended = 0  # ns
+        self.waits = self.waited_ns = 0  # for room
         self.error: OSError | None = None
         self.interrupted = False
 
@@ -147,25 +148,14 @@ def run(given: argparse.Namespace) -> int:
         own, loopback_interface = origin(given.feed)
         ttl = given.ttl if given.ttl is not None else 0 if loopback_interface else 1
         datagrams = opened(given, closing)
-        senders = [
-            closing.enter_context(
-                open_sender(
-                    group,
-                    given.feed.port,
-                    interface=own,
-                    ttl=ttl,
-                    loopback=given.loopback,
-                    segmentation=given.segmentation,
-                )
-            )
-            for group in given.feed.groups
-        ]
+        senders = [closing.enter_context(sender(given, group, own, ttl)) for group in given.feed.groups]
         pacer = None if given.rate is None else Pacer(given.rate)
         account = Account()
         send(datagrams, senders, pacer, account, given.seconds if given.rate is None else None)
     tell(output, given, ttl, account, pacer)
     if account.error is not None:
-        print(f"multicast send: {account.error.strerror}", file=sys.stderr)
+        before = f"{account.sent:,} datagram{'s were' if account.sent != 1 else ' was'} sent before"
+        print(f"multicast send: {given.feed}: {account.error.strerror}; {before}", file=sys.stderr)
         return 1
     return 130 if account.interrupted else 0
 
@@ -223,6 +213,15 @@ def origin(wanted: Feed) -> tuple[str | int | None, bool]:
     return wanted.source + zone, through.loopback
 
 
+def sender(given: argparse.Namespace, group: str, own: str | int | None, ttl: int) -> Sender:
+    """Return what sends to one of the feed's groups; its errors name the feed."""
+    feed, options = given.feed, {"loopback": given.loopback, "segmentation": given.segmentation}
+    try:
+        return open_sender(group, feed.port, interface=own, ttl=ttl, **options)
+    except OSError as error:
+        raise OSError(error.errno, f"{feed}: {error.strerror}") from None
+
+
 def opened(given: argparse.Namespace, closing: contextlib.ExitStack) -> Datagrams:
     """Return what is to be sent."""
     if given.synthetic:
@@ -261,6 +260,8 @@ def send(
             account.interrupted = True
         except OSError as error:
             account.error = error
+    account.waits = sum(each.waits for each in senders)
+    account.waited_ns = sum(each.waited_ns for each in senders)
 
 
 def _send(taken: list[Any], senders: list[Sender], account: Account) -> None:
@@ -299,6 +300,8 @@ def tell(output: Output, given: argparse.Namespace, ttl: int, account: Account, 
             "late_p99_ns": None if late is None else late[1],
             "late_max_ns": None if late is None else late[2],
             "stalls": None if pacer is None else pacer.stalls,
+            "waits": account.waits,
+            "waited_ns": account.waited_ns,
             "interrupted": account.interrupted,
             "error": None if account.error is None else account.error.strerror,
         }
@@ -310,14 +313,22 @@ def tell(output: Output, given: argparse.Namespace, ttl: int, account: Account, 
         f"{given.feed}: {output.paint(f'{account.sent:,}', 'strong')} datagrams, {account.bytes:,} bytes in "
         f"{took:.3f} s{speed}, TTL {ttl}"
     )
-    if pacer is None or late is None:
-        return
-    if achieved is not None:
-        output.say(f"rate: {achieved:,.1f}/s of {asked:,}/s asked for ({error:+.4f}%)")
-    p50, p99, longest = (f"{each / 1000:,.1f}" for each in late)
-    together = "datagrams" if pacer.batch == 1 else f"batches of up to {pacer.batch}"
-    output.say(f"late: {together} by {p50} µs (p50), {p99} µs (p99), {longest} µs (max)")
-    if pacer.stalls:
-        times = "once" if pacer.stalls == 1 else f"{pacer.stalls} times"
-        text = f"fell behind {times}, by up to {pacer.longest / 1e6:,.0f} ms; what was overdue went without a pause"
+    if pacer is not None and late is not None:
+        if achieved is not None:
+            output.say(f"rate: {achieved:,.1f}/s of {asked:,}/s asked for ({error:+.4f}%)")
+        p50, p99, longest = (f"{each / 1000:,.1f}" for each in late)
+        together = "datagrams" if pacer.batch == 1 else f"batches of up to {pacer.batch}"
+        output.say(f"late: {together} by {p50} µs (p50), {p99} µs (p99), {longest} µs (max)")
+        if pacer.stalls:
+            text = f"fell behind {times(pacer.stalls)}, by up to {pacer.longest / 1e6:,.0f} ms"
+            output.say(output.paint(f"{text}; what was overdue went without a pause", "warning"))
+    if account.waits:
+        text = (
+            f"waited {times(account.waits)} for room in the kernel's queues, {account.waited_ns / 1e6:,.1f} ms in all"
+        )
         output.say(output.paint(text, "warning"))
+
+
+def times(count: int) -> str:
+    """Return how often something was, in words."""
+    return "once" if count == 1 else f"{count:,} times"

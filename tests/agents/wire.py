@@ -62,6 +62,10 @@ def do_send(name, lengths, seed=0):
     return {"counts": counts, "errno": None, "text": ""}
 
 
+def do_waited(name):
+    return [senders[name].waits, senders[name].waited_ns]
+
+
 def do_end(name):
     senders[name].send(END)
 
