@@ -31,7 +31,8 @@ class Feed(Value):
     - count: how many groups, one after another by number
     - port: the UDP port that they are sent to
     - source: the one host to receive from, as text; None for any
-    - interface: an interface's name or own address as text, or its index; None for the one that the route leads to
+    - interface: an interface's name, index or own address, as text (an index may be an int, too); None for the one that
+      the route leads to
     """
 
     __slots__ = ("group", "count", "port", "source", "interface")  # noqa: RUF023 - the order they print in
@@ -59,7 +60,8 @@ def parse_feed(text: str, *, port: SupportsIndex | None = None) -> Feed:
 
     - text: such as 239.1.1.1:5000, 10.0.0.7@232.1.1.1:5000%eth0 or [ff3e::1]:5000%eth0. IPv6 addresses are in brackets.
       +N is a range: N groups from GROUP on. INTERFACE is a name, an index or one of the interface's own addresses; an
-      IPv6 group may have it as its zone, too: [ff02::1%eth0]
+      IPv6 group may have it as its zone, too: [ff02::1%eth0]. Digits are a name if an interface is called so when the
+      feed is opened, and else an index
     - port: that of a text that names none; None: it has to
 
     Nothing is looked up. Raises TypeError where text is no str, and ValueError that says what in it can't be.
@@ -113,7 +115,7 @@ def _number(text: str, doing: str, what: str, low: int, high: int) -> int:
     return _arguments.whole(int(text), doing, what, low, high)
 
 
-def _interface(text: str | None, zone: str | None, doing: str) -> str | int | None:
+def _interface(text: str | None, zone: str | None, doing: str) -> str | None:
     """Return the interface that the text or the group's zone names; where both do, they have to agree."""
     if text is None and zone is None:
         return None
@@ -123,7 +125,7 @@ def _interface(text: str | None, zone: str | None, doing: str) -> str | int | No
     if not found or not found.isprintable() or any(each.isspace() for each in found):
         raise ValueError(f"{doing}: {_arguments.shown(found)} is no interface's name, index or address")
     if found.isascii() and found.isdecimal():
-        return _number(found, doing, "an interface's index", 1, 2**31 - 1)
+        _number(found, doing, "an interface's index", 1, 2**31 - 1)
     return found
 
 

@@ -64,6 +64,9 @@ def interfaces() -> list[Interface]:
 def interface_index(interface: InterfaceLike, doing: str, *, gone: bool = False) -> int:
     """Return the index of the interface meant, 0 for None: the kernel's choice.
 
+    A text of digits is an interface's name if one is called so, which Linux allows, and else an index: getaddrinfo(3)
+    reads the scope of an address so, too.
+
     - gone: whether an index may be that of an interface which exists no more: it can be left, not joined
 
     Raises TypeError, ValueError, and OSError: ENODEV where there is no such interface, EADDRNOTAVAIL where no interface
@@ -75,6 +78,8 @@ def interface_index(interface: InterfaceLike, doing: str, *, gone: bool = False)
         return _checked(interface.index, interface.name, doing)
     if isinstance(interface, str):
         address = _arguments.parse_address(interface)
+        if address is None and interface.isascii() and interface.isdecimal():
+            return _named_or_numbered(interface, doing, gone=gone)
         if address is None:
             return _checked(None, interface, doing)
     elif hasattr(interface, "packed"):
@@ -88,22 +93,13 @@ def interface_index(interface: InterfaceLike, doing: str, *, gone: bool = False)
         raise _errors.system(error, f"{doing}: looking for the interface that has the address {address}") from None
     found = [each for each in there if any(_same(own, address) for own in each.addresses)]
     if address.zone is not None:
-        zone = zone_index(address.zone, doing)
+        zone = interface_index(address.zone, doing)
         found = [each for each in found if each.index == zone]
     if not found:
         raise _errors.no_own_address(doing, interface)
     if len(found) > 1:
         raise _errors.ambiguous_address(doing, interface, (each.name for each in found))
     return found[0].index
-
-
-def zone_index(zone: str, doing: str, *, gone: bool = False) -> int:
-    """Return the index of the interface that an address's zone names, or gives the index of (RFC 4007, section 11)."""
-    if not (zone.isascii() and zone.isdecimal()):
-        return interface_index(zone, doing, gone=gone)
-    if len(zone) > 10:  # int() refuses the very long ones in words of its own
-        raise _out_of_range(zone, doing)
-    return interface_index(int(zone), doing, gone=gone)
 
 
 def route_index(address: _arguments.Address) -> int:
@@ -158,6 +154,15 @@ def _index(value: object, doing: str) -> int:
     if not 0 < number < 2**31:
         raise _out_of_range(number, doing)
     return number
+
+
+def _named_or_numbered(digits: str, doing: str, *, gone: bool) -> int:
+    for index, name in _known(None, digits).items():
+        if name == digits:
+            return index
+    if len(digits) > 10:  # int() refuses the very long ones in words of its own
+        raise _out_of_range(digits, doing)
+    return interface_index(int(digits), doing, gone=gone)
 
 
 def _out_of_range(number: object, doing: str) -> ValueError:

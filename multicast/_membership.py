@@ -12,7 +12,7 @@ import socket
 import sys
 
 from . import _arguments, _errors
-from ._interfaces import interface_index, interface_name, interface_names, is_here, route_index, zone_index
+from ._interfaces import interface_index, interface_name, interface_names, is_here, route_index
 from ._values import SourceFilter
 
 TYPE_CHECKING = False
@@ -87,7 +87,7 @@ def zoned_index(address: Address, interface: InterfaceLike, doing: str, *, gone:
     """Return the index of the interface that a group is meant on, which its zone may name, too."""
     index = interface_index(interface, doing, gone=gone)
     if address.zone is not None:
-        zone = zone_index(address.zone, doing, gone=gone)
+        zone = interface_index(address.zone, doing, gone=gone)
         if index not in (0, zone):
             raise ValueError(
                 f"{doing}: the group's zone and the interface {_arguments.shown(interface)} are not the same"

@@ -259,7 +259,7 @@ INTERFACE_CALLS = {
     "open_sender": (GROUP, lambda m, sock, interface: m.open_sender(GROUP, PORT, interface=interface, ttl=0)),
 }
 LEFT_AND_READ = ("leave_group", "get_source_filter")  # what still can be done where the interface has gone
-UNKNOWN_NAMES = ["", "nosuch0", "LO", " lo", "lo ", "lo\0", "lo\n", "\ud800", "lo/..", "%lo", "1", "n" * 16]
+UNKNOWN_NAMES = ["", "nosuch0", "LO", " lo", "lo ", "lo\0", "lo\n", "\ud800", "lo/..", "%lo", "1x", "²", "n" * 16]
 
 
 def interface_call(multicast, sock, operation, value):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multicast import Feed, parse_feed
+from multicast.cli.doctor import facts
 
 ADDRESSES4 = st.ip_addresses(v=4)
 ADDRESSES6 = st.ip_addresses(v=6)
@@ -19,7 +20,7 @@ GROUPS = st.one_of(
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789.-_@", min_size=1, max_size=15).filter(
     lambda name: not name.isdecimal()
 )
-INTERFACES = st.one_of(st.none(), st.integers(1, 2**31 - 1), NAMES, ADDRESSES4.map(str), ADDRESSES6.map(str))
+INTERFACES = st.one_of(st.none(), st.integers(1, 2**31 - 1).map(str), NAMES, ADDRESSES4.map(str), ADDRESSES6.map(str))
 
 
 def is_host(address) -> bool:
@@ -82,7 +83,7 @@ def test_any_other_text_is_refused_in_words(text):
     [
         ("239.1.1.1:5000", ("239.1.1.1", 1, 5000, None, None)),
         ("10.0.0.7@232.1.1.1:5000%eth0", ("232.1.1.1", 1, 5000, "10.0.0.7", "eth0")),
-        ("239.1.1.1+4:5000%3", ("239.1.1.1", 4, 5000, None, 3)),
+        ("239.1.1.1+4:5000%3", ("239.1.1.1", 4, 5000, None, "3")),
         ("239.1.1.1:5000%192.0.2.1", ("239.1.1.1", 1, 5000, None, "192.0.2.1")),
         ("[ff3e::1]:5000%eth0", ("ff3e::1", 1, 5000, None, "eth0")),
         ("[FF02:0::1%eth0]:5000", ("ff02::1", 1, 5000, None, "eth0")),
@@ -94,6 +95,11 @@ def test_any_other_text_is_refused_in_words(text):
 )
 def test_what_the_notation_says(text, fields):
     assert tuple(parse_feed(text).as_dict().values()) == fields
+
+
+def test_an_index_may_be_a_number_and_is_written_the_same():
+    feed = parse_feed("239.1.1.1:5000%3")
+    assert str(Feed(**feed.as_dict() | {"interface": 3})) == str(feed) == "239.1.1.1:5000%3"
 
 
 def test_a_feed_without_a_port_has_the_one_given_or_none():
@@ -151,3 +157,11 @@ def test_the_port_given_for_it_is_checked_like_every_port():
         parse_feed("239.1.1.1", port=0)
     with pytest.raises(TypeError, match="port is an integer"):
         parse_feed("239.1.1.1", port="5000")
+
+
+def test_doctor_looks_for_the_interface_that_a_receiver_would_join_on():
+    links = [facts.Link("31", 30, ("192.0.2.1",), True, True), facts.Link("30", 31, (), True, True)]
+    wanted = {"30": "30", "31": "31", 30: "31", "192.0.2.1": "31", "lo": None, "192.0.2.2": None}
+    found = {each: facts.meant(links, each) for each in wanted}
+    assert {each: link and link.name for each, link in found.items()} == wanted
+    assert facts.meant(links[:1], "30").name == "31"

@@ -326,6 +326,30 @@ def test_an_interface_that_has_gone_is_left_by_its_index_and_source(rig, rx, fam
     feed.leave(group, interface=30, source=source)
 
 
+def test_digits_are_a_name_if_an_interface_is_called_so_and_else_an_index(rig, agent, family):
+    """As text, also in a zone and in a feed, which ip(8) and getaddrinfo(3) read so, too; a number is an index."""
+    group, local = family.groups[0], "ff02::239:7"
+    here = agent(rig.island)
+
+    def joined(interface, group=group):
+        receiver = here.receiver(group, PORT, **({} if interface is None else {"interface": interface}))
+        found = [each["interface"] for each in receiver.memberships()]
+        receiver.close()
+        return found
+
+    rig.island.ip("link add 31 index 30 type veth peer name 30 index 31", "link set 30 up", "link set 31 up")
+    try:
+        assert (joined("30"), joined("31"), joined(30), joined(31)) == (["30"], ["31"], ["31"], ["30"])
+        rig.island.ip("link set 31 down", "link set 31 name other0", "link set other0 up")
+        assert (joined("30"), joined("31"), joined(31)) == (["30"], ["30"], ["30"])
+        assert (joined(None, f"{local}%31"), joined("31", f"{local}%30")) == (["30"], ["30"])
+        for nowhere in ("99", "0", "2147483648", "9" * 5000):
+            with pytest.raises(AgentError, match=r"no interface 99 |an interface's index is an integer from 1 to"):
+                joined(nowhere)
+    finally:
+        rig.island.ip("link delete 30")
+
+
 def test_without_route_and_interface_a_join_says_what_failed(rig, agent, family):
     group = family.groups[0]
     with pytest.raises(AgentError, match=f"^OSError: .*open_receiver {group}: .*no interface was named") as refused:

@@ -141,11 +141,10 @@ def links() -> list[Link]:
 
 
 def meant(every: list[Link], interface: str | int) -> Link | None:
-    """Return the interface of this name, index or own address."""
-    for each in every:
-        if interface in (each.name, each.index) or interface in each.addresses:
-            return each
-    return None
+    """Return the interface of this name, index or own address; of digits, the name first, as `open_receiver` does."""
+    named = [each for each in every if each.name == interface]
+    found = (each for each in every if str(each.index) == str(interface) or interface in each.addresses)
+    return next(iter(named), None) or next(found, None)
 
 
 def route(address: str) -> int:
