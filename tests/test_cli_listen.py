@@ -357,6 +357,14 @@ def test_wrong_usage_is_refused(feed, capsys):
         assert ended_with.value.code == 2
 
 
+@pytest.mark.parametrize("feed", ["[ff02::1]:5000", "[ff11::1]"])
+def test_a_group_that_is_another_on_every_interface_needs_one(feed, capsys):
+    with pytest.raises(SystemExit) as ended_with:
+        program.main(["listen", feed])
+    assert ended_with.value.code == 2
+    assert "such a group is another on every interface (RFC 4291, 2.7): name the interface" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("form", dump.FORMS)
 def test_a_dump_has_exactly_so_many_datagrams_and_nothing_else(form, multicast, opened, feed):
     with sending(opened, feed, lambda number: b"%09d\n" % number):

@@ -232,6 +232,14 @@ def test_what_does_not_go_together_is_wrong_usage(words, why, capsys):
     assert why in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("feed", ["[ff02::1]:5000", "[ff11::1]"])
+def test_a_group_that_is_another_on_every_interface_needs_one(feed, capsys):
+    with pytest.raises(SystemExit) as ended:
+        program.main(["send", feed, "x"])
+    assert ended.value.code == 2
+    assert "such a group is another on every interface (RFC 4291, 2.7): name the interface" in capsys.readouterr().err
+
+
 def test_over_ipv6_a_datagram_can_be_longer(capsys):
     with pytest.raises(SystemExit):
         program.main(["send", "[ff12::1]:5000%lo", "x" * 65_528])

@@ -89,6 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--dump", choices=FORMS, help="write the datagrams to stdout instead, and the summary to stderr")
     add_json(form)
+    parser.set_defaults(usage_error=parser.error)
 
 
 def run(given: argparse.Namespace) -> int:
@@ -102,14 +103,17 @@ def run(given: argparse.Namespace) -> int:
     meters: list[Meter] = []
     with contextlib.ExitStack() as undo:
         for each in given.feeds:
-            meter = Meter(
-                each,
-                open_receiver,
-                sequence=given.sequence,
-                by_group=given.dump == "hex",
-                receive_buffer=given.receive_buffer,
-                datagram_size=_LONGEST_DATAGRAM if given.dump else 2048,
-            )
+            try:
+                meter = Meter(
+                    each,
+                    open_receiver,
+                    sequence=given.sequence,
+                    by_group=given.dump == "hex",
+                    receive_buffer=given.receive_buffer,
+                    datagram_size=_LONGEST_DATAGRAM if given.dump else 2048,
+                )
+            except ValueError as error:  # what the notation can't tell: more than one interface could be meant
+                given.usage_error(str(error))
             undo.callback(meter.close)
             meters.append(meter)
         poller = undo.enter_context(Poller([each for meter in meters for each in meter.receivers]))

@@ -145,10 +145,13 @@ def run(given: argparse.Namespace) -> int:
     check(given)
     output = Output(as_json=given.json)
     with contextlib.ExitStack() as closing:
-        own, loopback_interface = origin(given.feed)
-        ttl = given.ttl if given.ttl is not None else 0 if loopback_interface else 1
         datagrams = opened(given, closing)
-        senders = [closing.enter_context(sender(given, group, own, ttl)) for group in given.feed.groups]
+        try:
+            own, loopback_interface = origin(given.feed)
+            ttl = given.ttl if given.ttl is not None else 0 if loopback_interface else 1
+            senders = [closing.enter_context(sender(given, group, own, ttl)) for group in given.feed.groups]
+        except ValueError as error:  # what the notation can't tell: more than one interface could be meant
+            given.usage_error(str(error))
         pacer = None if given.rate is None else Pacer(given.rate)
         account = Account()
         send(datagrams, senders, pacer, account, given.seconds if given.rate is None else None)
