@@ -76,6 +76,8 @@ def run() -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left goes there at exit
         return 141
+    except KeyboardInterrupt:  # before there is a command
+        return 130
     return code
 
 

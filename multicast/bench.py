@@ -334,6 +334,7 @@ def table(times: Times, reference: str) -> str:
 # The short form ----------------------------------------------------------------------------------------------------
 
 PAYLOAD, METADATA = "payload", "metadata"
+HEAD = ["", "ns a datagram", "best", "speed"]
 TITLES = {
     PAYLOAD: "payload alone, or with the source",
     METADATA: f"{', '.join(TOLD)} and timestamp told by the kernel",
@@ -343,6 +344,10 @@ REFERENCES = {PAYLOAD: "socket.recv_into", METADATA: "socket.recvmsg_into"}
 
 def run(seconds: float, *, as_json: bool = False) -> int:
     """Measure for about so long and print the figures; return 0, or 1 where they would be none."""
+    output = Output(as_json=as_json)
+    if not as_json:
+        head = output.paint(f"multicast {__version__}", "title")
+        output.paragraph(f"{head}, {skt.BACKEND} backend ({skt.BACKEND_REASON})")
     try:
         found = measure(seconds)
     except NotMeasuredError as error:
@@ -358,21 +363,28 @@ def run(seconds: float, *, as_json: bool = False) -> int:
         "batch_size": BATCH,
         "rounds": len(found[PAYLOAD][REFERENCES[PAYLOAD]]),
     }
-    output = Output(as_json=as_json)
-    output.emit(about | {"results": {title: as_figures(found[title], REFERENCES[title]) for title in found}})
-    if as_json:
-        return 0
-    output.say(output.paint(f"multicast {__version__}", "title") + f", {skt.BACKEND} backend ({skt.BACKEND_REASON})")
-    output.say(
-        f"{about['python']}, {about['system']}: a queue of {DATAGRAMS} datagrams of {SIZE} bytes on the loopback "
-        f"interface, batches of {BATCH}, {about['rounds']} rounds"
-    )
-    for title, times in found.items():
-        head, *rows = table(times, REFERENCES[title]).splitlines()
-        output.say(f"\n{TITLES[title]}:")
-        output.say("\n".join([output.paint(head, "strong"), *rows]))
-    output.say("\nBeside bare C and others, with goals and plots: python3 dev.py bench, in a checkout of the project.")
+    results = {title: as_figures(found[title], REFERENCES[title]) for title in found}
+    output.emit(about | {"results": results})
+    if not as_json:
+        output.paragraph(
+            f"{about['python']}, {about['system']}: a queue of {DATAGRAMS} datagrams of {SIZE} bytes on the loopback "
+            f"interface, batches of {BATCH}, {about['rounds']} rounds"
+        )
+        for title, figures in results.items():
+            output.say()
+            output.paragraph(f"{TITLES[title]}; speed: median and quartiles, {REFERENCES[title]} = 1:")
+            output.table(HEAD, [shown(name, each) for name, each in figures.items()], numbers=range(1, len(HEAD)))
+        output.say()
+        output.paragraph(
+            "Beside bare C and others, with goals and plots: python3 dev.py bench, in the project's repository."
+        )
     return 0
+
+
+def shown(name: str, figures: dict[str, float]) -> list[str]:
+    """Return a contender's row of the table."""
+    speeds = (f"{figures[f'speed_{part}']:.3f}" for part in ("median", "low", "high"))
+    return [name, f"{figures['median_ns']:,.1f}", f"{figures['best_ns']:,.1f}", "{} ({} to {})".format(*speeds)]
 
 
 def measure(seconds: float) -> dict[str, Times]:
@@ -409,7 +421,7 @@ def told_contenders(queue: Queue) -> Iterator[Contender]:
 
 
 def as_figures(times: Times, reference: str) -> dict[str, dict[str, float]]:
-    """Return for each contender what `table` shows."""
+    """Return the figures of each contender."""
     return {
         name: {"median_ns": statistics.median(each), "best_ns": min(each)}
         | {f"speed_{part}": round(value, 4) for part, value in speed(times, name, reference)._asdict().items()}

@@ -6,6 +6,7 @@ loopback interface, TTL 0.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import random
 import signal
@@ -23,7 +24,7 @@ from ._values import Value
 from .cli.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
 
 GROUP = "239.255.64.64"  # of the block for use within an organisation (RFC 2365)
@@ -105,8 +106,8 @@ class Tally:
         seconds = now - self.next_line + 1
         datagrams, size, batches = (count[i] - self._last[i] for i in range(3))  # type: ignore[operator]
         self.show(
-            f"{self.name:9} {datagrams / seconds:>10,.0f} datagrams/s {size * 8 / seconds / 1e6:>8,.1f} Mbit/s"
-            f"   batch {datagrams / max(1, batches):>5.1f}   kernel drops {count.drops!s:>6}   gaps {self.gaps:>4}"
+            f"{self.name:9} {datagrams / seconds:>9,.0f} datagrams/s {size * 8 / seconds / 1e6:>7,.1f} Mbit/s"
+            f"  batch {datagrams / max(1, batches):>4.1f}  drops {count.drops!s:>7}"
         )
         self._last = count
         self.next_line = now + 1
@@ -158,6 +159,22 @@ def publish(connection: Connection, session: bytes, port: int, seconds: float) -
         connection.send((datagrams, now - begin))
 
 
+@contextlib.contextmanager
+def _ctrl_c_kept_from_children() -> Iterator[None]:
+    """Have processes that start meanwhile block SIGINT, also before they are at `publish`; ours comes afterwards."""
+    if sys.platform == "win32":
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # else it would be started by the first of them, and unblock SIGINT
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Publisher:
     """The sender's process, and what it reported."""
 
@@ -165,7 +182,8 @@ class Publisher:
         spawning = multiprocessing.get_context("spawn")
         self._connection, theirs = spawning.Pipe()
         self._process = spawning.Process(target=publish, args=(theirs, session, port, seconds), daemon=True)
-        self._process.start()
+        with _ctrl_c_kept_from_children():
+            self._process.start()
         theirs.close()
         self.sent: int | None = None
         self.seconds = self._done = 0.0
@@ -272,10 +290,12 @@ def run(seconds: float, *, as_json: bool = False) -> int:
     with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always", RuntimeWarning)
         if not as_json:
-            output.say(
+            output.paragraph(
                 output.paint(f"multicast {__version__}", "title") + f", {skt.BACKEND} backend ({skt.BACKEND_REASON})"
             )
-            output.say(f"a synthetic MoldUDP64 feed to {GROUP} on the loopback interface, TTL 0, as fast as it goes")
+            output.paragraph(
+                f"a synthetic MoldUDP64 feed to {GROUP} on the loopback interface, TTL 0, as fast as it goes"
+            )
         runs = [
             measure(skt.BACKEND, receive_batches, seconds / 2, output),
             measure("recv_into", receive_one_by_one, seconds / 2, output),
@@ -285,12 +305,12 @@ def run(seconds: float, *, as_json: bool = False) -> int:
     output.emit({"version": __version__, "backend": skt.BACKEND, "closed": closed, "runs": values})
     if not as_json:
         for note in notes:
-            output.say(f"note: {note.message}")
+            output.paragraph(f"note: {note.message}")
         output.say()
         show_table(output, runs)
         output.say()
         for each in runs:
-            output.say(ledger(each, output))
+            output.paragraph(ledger(each, output))
     return 0 if closed else 1
 
 
@@ -302,8 +322,9 @@ def measure(name: str, receive: Callable[[int, Publisher, Tally], Count], second
     feed = SyntheticFeed(b"DEMO%06d" % random.randrange(1_000_000))
     with Publisher(feed.session, port, seconds) as publisher:
         tally = Tally(feed, name, _unseen if output.as_json else output.update)
-        count = receive(port, publisher, tally)
-        if not output.as_json:
+        try:
+            count = receive(port, publisher, tally)
+        finally:
             output.keep()
         return tally.finish(count, publisher.sent or 0, publisher.seconds)
 

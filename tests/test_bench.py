@@ -103,7 +103,7 @@ def test_the_short_form_ends_with_1_then(monkeypatch, capsys):
     assert command.main(["bench", "--seconds", "1"]) == 1
     said = capsys.readouterr()
     assert said.err == "bench: planted left datagrams behind\n"
-    assert said.out == ""
+    assert "ns a datagram" not in said.out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell what it dropped")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import struct
 import subprocess
 import sys
 
@@ -161,6 +162,62 @@ def test_on_a_terminal_a_line_takes_the_place_of_the_one_before(monkeypatch):
     made.update("two")
     made.keep()
     assert sys.stdout.getvalue() == "\rone\x1b[K\rtwo\x1b[K\n"
+
+
+def test_a_line_that_is_replaced_is_never_two(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(output.Output, "width", 10)
+    made = output.Output()
+    made.update("123456789")
+    made.update("1234567890")
+    assert sys.stdout.getvalue() == "\r123456789\x1b[K\r12345678…\x1b[K"
+
+
+def test_where_no_line_was_replaced_none_is_kept(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    made = output.Output()
+    made.keep()
+    made.update("x")
+    made.keep()
+    made.keep()
+    assert sys.stdout.getvalue() == "\rx\x1b[K\n"
+
+
+def test_a_paragraph_is_broken_between_words_on_a_terminal_alone(monkeypatch, capsys):
+    made = output.Output()
+    text = "one two a-longer-word \x1b[1mfour\x1b[0m five six"
+    made.paragraph(text)
+    monkeypatch.setattr(output.Output, "width", 9)
+    made.paragraph(text)
+    made.paragraph("")
+    assert capsys.readouterr().out == f"{text}\none two\na-longer-word\n\x1b[1mfour\x1b[0m five\nsix\n\n"
+
+
+def test_a_table_that_does_not_fit_is_lines_below_each_row(monkeypatch, capsys):
+    monkeypatch.setattr(output.Output, "width", 13)
+    rows = [["lo", "1"], ["a longer one", "10"]]
+    output.Output().table(["name", "count"], rows, numbers=[1])
+    assert capsys.readouterr().out == "lo\n  count: 1\na longer one\n  count: 10\n"
+    monkeypatch.setattr(output.Output, "width", 19)
+    output.Output().table(["name", "count"], rows, numbers=[1])
+    assert capsys.readouterr().out == "name          count\nlo                1\na longer one     10\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are Unix's")
+@pytest.mark.parametrize(("columns", "width"), [(43, 43), (0, None)])
+def test_the_width_is_that_of_the_terminal_now(columns, width, monkeypatch):
+    import fcntl
+    import pty
+    import termios
+
+    near, far = pty.openpty()
+    with open(near, "rb"), open(far, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        made = output.Output()
+        fcntl.ioctl(far, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+        assert made.width == width
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    assert output.Output().width is None  # it does not tell
 
 
 def test_elsewhere_each_line_stays(capsys):

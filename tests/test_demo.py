@@ -1,7 +1,9 @@
 """The demonstration: it ends by itself with a closed ledger, and it would say so if the ledger did not close."""
 
+import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -172,3 +174,39 @@ def test_the_ledger_sees_what_does_not_add_up(monkeypatch, capsys):
     monkeypatch.setattr(demo, "measure", lambda *_: lost_without_a_count)
     assert demo.run(1.0) == 1
     assert "OPEN: 2 unaccounted for" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process blocks is in its /proc/PID/status")
+def test_the_sender_never_gets_a_ctrl_c_and_the_receiver_does():
+    """A terminal sends it to both, also to one that is still starting, which would print a traceback."""
+
+    def blocks_ctrl_c(pid):
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        return bool(int(status.partition("SigBlk:")[2].split()[0], 16) & 1 << signal.SIGINT - 1)
+
+    with demo.Publisher(b"DEMO000000", 20_000, 1) as publisher:
+        assert blocks_ctrl_c(publisher._process.pid)
+        assert not blocks_ctrl_c(os.getpid())
+
+
+def test_ctrl_c_leaves_the_last_line_of_a_terminal(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    def interrupted(port, publisher, tally):
+        tally.line(demo.Count(1, 1, 1, 0), tally.next_line)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    with pytest.raises(KeyboardInterrupt):
+        demo.measure("native", interrupted, 1, demo.Output())
+    assert sys.stdout.getvalue().endswith("\x1b[K\n")
+
+
+@pytest.mark.parametrize("drops", [0, 1_234_567, None])
+def test_the_line_of_a_second_fits_80_columns(drops):
+    said = []
+    tally = demo.Tally(_moldudp64.SyntheticFeed(b"DEMO000000"), "recv_into", said.append)
+    tally.line(demo.Count(9_999_999, 2_000_000_000, 160_000, drops), tally.next_line)
+    assert len(said[0]) < 80

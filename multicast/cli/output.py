@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 # SGR codes (ECMA-48, 8.3.117), by what they say
 _STYLES = {"good": "32", "warning": "33", "bad": "31", "strong": "1", "faint": "2", "title": "1;36"}
+
+
+_STYLED = re.compile("\x1b\\[[0-9;]*m")
 
 
 def coloured(stream: TextIO) -> bool:
@@ -40,6 +44,17 @@ class Output:
         self.as_json = as_json
         self._text = sys.stderr if as_json else sys.stdout
         self._colour = coloured(self._text)
+        self._held = False  # whether a line of `update` is where the next one goes
+
+    @property
+    def width(self) -> int | None:
+        """How many characters a line of the terminal has; None: there is no terminal, or it does not tell."""
+        if not self._text.isatty():
+            return None
+        try:
+            return os.get_terminal_size(self._text.fileno()).columns or None
+        except OSError:  # io.UnsupportedOperation is one, too
+            return None
 
     def paint(self, text: str, style: str) -> str:
         """Return text in a style, a name of `_STYLES`, if there is colour."""
@@ -49,14 +64,36 @@ class Output:
         """Print a line for people."""
         print(text, file=self._text, flush=True)
 
+    def paragraph(self, text: str) -> None:
+        """Print a text for people: on a terminal in lines that fit, broken between words; elsewhere in one line."""
+        width = self.width
+        lines = [""]
+        for word in text.split(" "):
+            longer = f"{lines[-1]} {word}" if lines[-1] else word
+            if width is not None and lines[-1] and len(_STYLED.sub("", longer)) > width:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+        self.say("\n".join(lines))
+
     def update(self, text: str) -> None:
-        """Print a line for people that the next one takes the place of: on a terminal; elsewhere they all stay."""
-        over = self._text.isatty()
-        print(f"\r{text}\x1b[K" if over else text, end="" if over else "\n", file=self._text, flush=True)
+        """Print a line for people that the next one takes the place of: on a terminal; elsewhere they all stay.
+
+        On a terminal it is without styles, and cut where it is too long: the next one would replace but its last part.
+        """
+        if not self._text.isatty():
+            self.say(text)
+            return
+        width = self.width
+        if width is not None and len(text) >= width:
+            text = text[: max(0, width - 2)] + "…"
+        print(f"\r{text}\x1b[K", end="", file=self._text, flush=True)
+        self._held = True
 
     def keep(self) -> None:
         """Let the last line of `update` stay."""
-        if self._text.isatty():
+        if self._held:
+            self._held = False
             self.say()
 
     def emit(self, values: dict[str, Any]) -> None:
@@ -65,7 +102,7 @@ class Output:
             print(json.dumps(values), flush=True)
 
     def table(self, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> None:
-        """Print rows below a head.
+        """Print rows below a head; where a terminal is too narrow for it, each row as lines below its first cell.
 
         - numbers: which columns end at their right
         """
@@ -80,6 +117,12 @@ class Output:
             )
             return "  ".join(cells).rstrip()
 
+        if self.width is not None and sum(widths) + 2 * (len(widths) - 1) > self.width:
+            for first, *rest in filled:
+                self.say(self.paint(first, "strong"))
+                for title, cell in zip(head[1:], rest, strict=True):
+                    self.say(f"  {title}: {cell}")
+            return
         self.say(self.paint(line(head), "strong"))
         for row in filled:
             self.say(line(row))
