@@ -11,6 +11,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -40,6 +41,31 @@ def run(command, **options):
     if done.returncode:
         raise SystemExit(done.returncode)
     return done
+
+
+def code_of(command, **options):
+    """Run a command that people stop by Ctrl-C, and return its exit code.
+
+    It gets that, too, and ends in order: subprocess.run would kill it 0.25 s later, with its own processes left over. A
+    second Ctrl-C does kill it.
+    """
+    presses = 0
+
+    def pressed(*_):
+        nonlocal presses
+        presses += 1
+        if presses > 1:
+            process.kill()
+
+    process = subprocess.Popen([str(word) for word in command], **options)
+    before = signal.signal(signal.SIGINT, pressed)
+    try:
+        code = process.wait()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if presses:
+        raise KeyboardInterrupt
+    return code
 
 
 # The environment ---------------------------------------------------------------------------------------------------
@@ -237,7 +263,7 @@ def prove_fuzzer(folder):
 
 def demo(arguments):
     set_up()
-    return subprocess.run([PYTHON, "-P", "-m", "multicast", "demo", *arguments], check=False).returncode
+    return code_of([PYTHON, "-P", "-m", "multicast", "demo", *arguments])
 
 
 # Some tests need the machine to themselves. Of all others a process has a file after the other: what is made for a file
@@ -273,8 +299,7 @@ def test(arguments):
 
 
 def pytest(environment, *arguments):
-    command = [str(word) for word in (PYTHON, "-m", "pytest", *arguments)]
-    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    code = code_of([PYTHON, "-m", "pytest", *arguments], cwd=ROOT, env=environment)
     for report in SANITIZED.glob("report.*"):
         sys.stderr.write(report.read_text("utf-8", "replace"))
         report.unlink()
@@ -345,7 +370,7 @@ def bench(arguments):
     set_up("bench")
     if any(word.partition("=")[0] == "--plots" for word in arguments):
         set_up("plots")
-    return subprocess.run([PYTHON, "-P", ROOT / "benchmarks", *arguments], check=False).returncode
+    return code_of([PYTHON, "-P", ROOT / "benchmarks", *arguments])
 
 
 # The README's pictures, by the word that makes each. Figures in README and docs/performance.md are of the plot's own

@@ -3,11 +3,14 @@
 Figures here are planted, or few and not judged: no test depends on how fast anything is.
 """
 
+import contextlib
 import importlib.util
 import json
+import os
 import pathlib
 import random
 import re
+import signal
 import subprocess
 import sys
 import types
@@ -315,9 +318,48 @@ def test_dev_py_passes_arguments_on_and_installs_what_they_need(monkeypatch, arg
     spec.loader.exec_module(dev)
     ran, installed = [], []
     monkeypatch.setattr(dev, "set_up", installed.append)
-    monkeypatch.setattr(
-        dev.subprocess, "run", lambda command, **_: ran.append(command) or types.SimpleNamespace(returncode=7)
-    )
+    monkeypatch.setattr(dev, "code_of", lambda command, **_: ran.append(command) or 7)
     assert dev.bench(arguments) == 7
     assert installed == extras
     assert ran == [[dev.PYTHON, "-P", ROOT / "benchmarks", *arguments]]
+
+
+STOPPED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("dev_under_test", sys.argv[1])
+dev = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(dev)
+try:
+    dev.code_of([sys.executable, "-c", sys.argv[2]])
+except KeyboardInterrupt:
+    print("stopped", flush=True)
+"""
+IN_ORDER = """
+import signal, time
+try:
+    time.sleep(0.2)  # until it is waited for
+    print("ready", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("ending", flush=True)
+    time.sleep({})
+    print("ended", flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is sent as a Unix terminal does")
+@pytest.mark.parametrize(("seconds", "twice", "last"), [(0.5, False, ["ended", "stopped"]), (60, True, ["stopped"])])
+def test_what_dev_py_runs_ends_in_order_by_ctrl_c_and_at_once_by_a_second_one(seconds, twice, last):
+    """subprocess.run kills it after 0.25 s."""
+    command = [sys.executable, "-c", STOPPED, ROOT / "dev.py", IN_ORDER.format(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        try:
+            for line in ("ready", "ending"):
+                assert process.stdout.readline() == f"{line}\n"
+                if line == "ready" or twice:
+                    os.killpg(process.pid, signal.SIGINT)
+            assert process.communicate(timeout=30)[0].split() == last
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)

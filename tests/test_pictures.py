@@ -103,6 +103,7 @@ def test_dev_py_makes_those_that_are_asked_for(dev, monkeypatch, asked, made):
     monkeypatch.setattr(
         dev.subprocess, "run", lambda command, **_: ran.append(command) or types.SimpleNamespace(returncode=0)
     )
+    monkeypatch.setattr(dev, "code_of", lambda command, **_: ran.append(command) or 0)
     assert dev.pictures(asked) == 0
     commands = {
         "listen": [dev.PYTHON, "-P", ROOT / "docs" / "pictures" / "listen.py"],
