@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import subprocess
 
-from multicast.cli.doctor import iptables, nftables
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from multicast.cli.doctor import firewall, iptables, nftables
 from multicast.cli.doctor.chains import Chain, Obstacle, Packet, Rule, certain_first, obstacles
 from multicast.cli.doctor.firewall import Rulesets
 
@@ -40,7 +44,7 @@ DROPS = rule(True, "drop", text="drops")
         ([rule(True, "jump", "dropping"), rule(True, "drop")], [("in it", True)]),
         ([rule(None, "jump", "dropping"), DROPS], [("in it", False), ("drops", False)]),
         ([rule(True, "jump", "returning"), DROPS], [("drops", True)]),
-        ([rule(True, "jump", "absent"), DROPS], [("drops", True)]),
+        ([rule(True, "jump", "absent"), DROPS], [("drops", False)]),
         ([rule(True, "goto", "returning"), DROPS], []),
         ([rule(None, "goto", "returning"), DROPS], [("drops", False)]),
         ([rule(True, "jump", "itself"), DROPS], [("drops", True)]),  # which no firewall would take
@@ -142,6 +146,10 @@ PORT_MAP = {"payload": {"protocol": "udp", "field": "dport"}}
         ([of({"ct": {"key": "state"}}, ["established", "related"], "in"), DROP], None),
         ([of({"ct": {"key": "state"}}, "new", "in"), DROP], True),
         ([of({"ct": {"key": "status"}}, "dnat", "in"), DROP], None),
+        ([of({"fib": {"result": "type", "flags": "daddr"}}, "multicast"), DROP], True),  # as nft 1.1.4 prints it
+        ([of({"ct": {"key": "state"}}, ["established", "untracked"], "in"), DROP], False),
+        ([{"queue": {"num": 1}}], None),
+        ([{"match": {"op": "=="}}, DROP], None),  # not as it is written anywhere: nothing is said of it
         ([of({"concat": []}, {"set": []}), DROP], False),
         ([{"limit": {"rate": 1}}, DROP], False),
         ([{"counter": {"packets": 1, "bytes": 1}}, {"log": None}, DROP], True),
@@ -157,6 +165,49 @@ PORT_MAP = {"payload": {"protocol": "udp", "field": "dport"}}
 def test_a_rule_of_nftables_says_what_it_says_and_no_more(parts, certain):
     found = obstacles(nftables.chains(listed(*parts), PACKET))
     assert [each.certain for each in found] == ([] if certain is None else [certain])
+
+
+@pytest.mark.parametrize("first", [{"queue": {"num": 1}}, {"fwd": {"dev": "eth1"}}, {"match": {}}, {"of a later nft": 1}])
+def test_behind_a_statement_that_is_not_known_nothing_is_certain(first):
+    rules = listed(first)
+    rules["nftables"].append(listed(DROP, handle=5)["nftables"][2])
+    assert [each.certain for each in obstacles(nftables.chains(rules, PACKET))] == [False]
+
+
+WORDS = (
+    "match op left right payload protocol field udp dport vmap data set key elem val prefix addr len range meta iif ct xt "
+    "name target type handle family table chain inet t c expr drop jump counter packets fib flags daddr @s 239.1.1.1 eth*"
+)
+words = st.sampled_from([*WORDS.split(), 5000, None, True, 0.5])
+anything = st.recursive(words, lambda of: st.lists(of, max_size=3) | st.dictionaries(words, of, max_size=3), max_leaves=9)
+
+
+@given(anything, anything)
+def test_whatever_nft_prints_is_read_or_left_alone(one, other):
+    rules = listed(one, match("udp", "dport", other), {"vmap": {"key": PORT_MAP, "data": other}}, DROP)
+    named = {"set": {"family": "inet", "table": "t", "name": "s", "elem": one}}
+    rules["nftables"] += [one, named, *listed(other)["nftables"][2:], {"chain": other}, {"rule": other}]
+    obstacles(nftables.chains(rules, PACKET))
+
+
+option = st.sampled_from("-A INPUT -j -g DROP -d 239.0.0.0/8 ! -p udp --dport 1 1:2: --ctstate ' \" \\ -i + -s x".split())
+
+
+@given(st.lists(option, max_size=8).map(" ".join), st.text(max_size=20))
+def test_whatever_iptables_prints_is_read_or_left_alone(options, line):
+    obstacles(iptables.chains(f"{saved(f'-A INPUT {options}')}\n{line}", Packet("239.1.1.1", 5000, "eth0", "10.0.0.7")))
+
+
+@pytest.mark.parametrize("printed", [b"", b"[]", b"{", b'{"nftables": 1}', b"[" * 100_000, b'{"nftables": "\xff"}', None])
+def test_a_program_that_prints_rubbish_or_nothing_in_time_is_one_that_does_not_tell(monkeypatch, printed):
+    def run(command, **_):
+        if printed is None or command[0] != "nft":
+            raise subprocess.TimeoutExpired(command, 10)
+        return subprocess.CompletedProcess(command, 0, printed)
+
+    monkeypatch.setattr(firewall.shutil, "which", str)
+    monkeypatch.setattr(firewall.subprocess, "run", run)
+    assert not firewall.Rulesets.read(ipv6=False).readable
 
 
 def test_what_could_not_be_told_of_a_verdict_map_leaves_what_follows_uncertain():
@@ -185,6 +236,7 @@ def test_a_chain_counts_by_where_it_is_hooked():
     assert told(hook="prerouting") == told(family="netdev", hook="ingress", dev="eth0") == [True]
     assert told(family="netdev", hook="ingress", dev=["eth1", "eth0"]) == [True]
     assert told(family="netdev", hook="ingress", dev="eth1") == []
+    assert told(family="netdev", hook="ingress", dev="eth1", packet=Packet("239.1.1.1", 5000, "e")) == []
     assert told(family="netdev", hook="ingress") == [False]  # nft 1.0.6 does not print it
 
 
@@ -238,6 +290,8 @@ def saved(*rules, policy="ACCEPT", table="filter", chain="INPUT"):
         ("-m state --state NEW -j DROP", True),
         ("-m addrtype --dst-type MULTICAST -m pkttype --pkt-type multicast -j DROP", True),
         ("-m addrtype --dst-type LOCAL -j DROP", None),
+        ("-m addrtype --dst-type BROADCAST,MULTICAST -j DROP", True),
+        ("-m conntrack --ctstate UNTRACKED -j DROP", False),
         ('-m comment --comment "no -j ACCEPT here" -j DROP', True),
         ("-m limit --limit 3/min -j DROP", False),
         ('-j LOG --log-prefix "a b"', None),

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Mapping
 
 _DEEPEST = 32  # jumps; both nftables and iptables refuse loops
+# What reading a rule can raise that is written as none is known to be: by a later version, by an extension.
+UNREADABLE = (AttributeError, LookupError, RecursionError, StopIteration, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,9 @@ class _Walk:
             elif rule.does == "accept":
                 self.maybe_accepted |= not here
                 final = True
-            elif rule.does == "unknown":
+            elif rule.does == "unknown" or (rule.does in ("jump", "goto") and rule.target not in self.chains):
                 self.maybe_accepted = True
-            elif rule.does in ("jump", "goto") and rule.target in self.chains:
+            elif rule.does in ("jump", "goto"):
                 before = self.maybe_accepted
                 final = self.through(self.chains[rule.target], certain=here)
                 # What ends in a chain that is only perhaps jumped to is perhaps accepted there.

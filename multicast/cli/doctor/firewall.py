@@ -5,6 +5,7 @@ Owns running their programs. Must not change a rule, nor have the kernel load a 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
@@ -36,10 +37,10 @@ class Rulesets:
     @classmethod
     def read(cls, *, ipv6: bool) -> Rulesets:
         """Ask the system."""
-        listed = _printed("nft", "-j", "list", "ruleset")
-        try:
-            nft = None if listed is None else json.loads(listed)
-        except ValueError:
+        nft = None
+        with contextlib.suppress(ValueError, RecursionError):
+            nft = json.loads(_printed("nft", "-j", "list", "ruleset") or "null")
+        if not isinstance(nft, dict) or not isinstance(nft.get("nftables"), list):
             nft = None
         prefix = "ip6" if ipv6 else "ip"
         programs = [f"{prefix}tables-nft", *([f"{prefix}tables-legacy"] if _in_use(prefix) else [])]
@@ -69,7 +70,7 @@ def _printed(*command: str) -> str | None:
     if shutil.which(command[0]) is None:
         return None
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        done = subprocess.run(command, capture_output=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    return done.stdout.decode("utf-8", "replace")  # a comment may be anything

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 import shlex
 from typing import TYPE_CHECKING
 
-from .chains import Chain, Packet, Rule
+from .chains import UNREADABLE, Chain, Packet, Rule
 from .nftables import TARGETS_ON
 
 if TYPE_CHECKING:
@@ -39,13 +40,14 @@ def chains(saved: str, packet: Packet, program: str = "iptables") -> dict[Hashab
             counted = None if packets is None else int(packets)
             found[table, name] = Chain(text, hooked, policy == "DROP", counted, listing=listing)
         elif (added := _LINE.fullmatch(line)) and (table, added[2]) in found:
-            rule = _rule(added[3], packet)
+            try:
+                rule = _rule(added[3], packet)
+            except UNREADABLE:
+                rule = Rule("", None, "unknown")
             rule.text = f"{program} {table}: -A {added[2]} {added[3]}"
             rule.packets = None if added[1] is None else int(added[1])
             if rule.target is not None:
-                rule.target = (table, rule.target)
-                if rule.target not in found:  # an extension's target that isn't known here
-                    rule.does = "unknown"
+                rule.target = (table, rule.target)  # or an extension: that is no chain of the table
             found[table, added[2]].rules.append(rule)
     return found
 
@@ -53,7 +55,7 @@ def chains(saved: str, packet: Packet, program: str = "iptables") -> dict[Hashab
 def _rule(text: str, packet: Packet) -> Rule:
     rule = Rule(text, True, "pass")
     # Each option with what follows it, up to the next one: "-d 239.1.1.1/32", "! -i eth0", "-m udp".
-    words = shlex.split(text)
+    words = _words(text)
     starts = [at for at, word in enumerate(words) if word.startswith("-")]
     for start, end in zip(starts, [*starts[1:], len(words)], strict=True):
         option, values = words[start], [word for word in words[start + 1 : end] if word != "!"]
@@ -66,6 +68,12 @@ def _rule(text: str, packet: Packet) -> Rule:
         if holds is not True and rule.holds is not False:
             rule.holds = holds
     return rule
+
+
+@functools.lru_cache(100_000)  # all groups of a range are held against the same rules
+def _words(text: str) -> list[str]:
+    # Python's shlex takes ten times as long for what few rules have.
+    return shlex.split(text) if any(each in text for each in "\"'\\") else text.split()
 
 
 def _target(rule: Rule, option: str, name: str) -> None:
@@ -93,9 +101,10 @@ def _holds(option: str, values: list[str], packet: Packet) -> bool | None:
     if option in ("--dport", "--dports"):
         return any(_in_range(packet.port, each) for each in value.split(","))
     if option in ("--ctstate", "--state"):  # nobody answers a group: there is no established connection
-        return "NEW" in value.split(",")
+        states = value.split(",")  # but somebody may have it untracked
+        return True if "NEW" in states else None if "UNTRACKED" in states else False
     if option == "--dst-type":
-        return value == "MULTICAST"
+        return "MULTICAST" in value.split(",")
     if option == "--pkt-type":
         return None if packet.interface == "lo" else value == "multicast"
     return True if option == "--comment" else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import ipaddress
 import operator
 from typing import TYPE_CHECKING
 
-from .chains import Chain, Packet, Rule
+from .chains import UNREADABLE, Chain, Packet, Rule
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
 _LISTING = "sudo nft -a list ruleset"
 _HOOKS = ("ingress", "prerouting", "input")
 _VERDICTS = {"accept": "accept", "drop": "drop", "reject": "drop", "return": "return", "continue": "pass"}
-# Statements that let every packet on; others, such as limit, may not.
+# Statements that let every packet on; those that let some on, to what follows in the rule. Others may take it away.
 _ON = ("counter", "log", "mangle", "set", "notrack", "ct helper", "ct timeout", "comment")
+_SOME = ("limit", "quota", "ct count")
 # Targets of iptables that let every packet on.
 TARGETS_ON = ("LOG", "NFLOG", "MARK", "CONNMARK", "SET", "TRACE", "CT", "AUDIT", "TTL", "HL", "DSCP", "TOS", "CLASSIFY")
 _COMPARED = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
@@ -24,25 +27,24 @@ _COMPARED = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operat
 
 def chains(ruleset: dict[str, Any], packet: Packet) -> dict[Hashable, Chain]:
     """Return the chains that a packet of this family may meet, by family, table and name."""
-    listed = ruleset.get("nftables", [])
     families = ("inet", "netdev", "ip6" if packet.ipv6 else "ip")
-    dormant = {table: _dormant(each) for each in listed if (table := _table(each.get("table"), "name")) is not None}
-    sets = {
-        (*_of(each[kind]), each[kind]["name"]): each[kind].get("elem", [])
-        for each in listed
-        for kind in ("set", "map")
-        if kind in each
-    }
+    dormant: dict[tuple[str, str], bool | None] = {}
+    sets: dict[tuple[str, str], dict[str, Any]] = {}
     found: dict[Hashable, Chain] = {}
-    for each in listed:
-        chain, rule = each.get("chain"), each.get("rule")
-        if chain is not None and chain["family"] in families:
-            text = f"{chain['family']} {chain['table']} {chain['name']}"
-            hooked = _hooked(chain, packet) and _not(dormant.get(_of(chain), False))
-            found[*_of(chain), chain["name"]] = Chain(text, hooked, chain.get("policy") == "drop", listing=_LISTING)
-        elif rule is not None and (*_of(rule), rule["chain"]) in found:
-            reading = _Reading(packet, {key[2]: elements for key, elements in sets.items() if key[:2] == _of(rule)})
-            found[*_of(rule), rule["chain"]].rules.append(reading.rule(rule))
+    for part in ruleset.get("nftables", []):  # of a table first itself, then its sets, its chains, its rules
+        with contextlib.suppress(*UNREADABLE):
+            kind, each = next(iter(part.items()))
+            if kind == "table":
+                dormant[each["family"], each["name"]] = _dormant(each)
+            elif kind in ("set", "map"):
+                sets.setdefault(_of(each), {})[each["name"]] = each.get("elem", [])
+            elif kind == "chain" and each["family"] in families:
+                text = f"{each['family']} {each['table']} {each['name']}"
+                hooked = _hooked(each, packet) and _not(dormant.get(_of(each), False))
+                found[*_of(each), each["name"]] = Chain(text, hooked, each.get("policy") == "drop", listing=_LISTING)
+            elif kind == "rule" and (*_of(each), each["chain"]) in found:
+                reading = _Reading(packet, sets.get(_of(each), {}))
+                found[*_of(each), each["chain"]].rules.append(reading.rule(each))
     return found
 
 
@@ -50,19 +52,19 @@ def _of(part: dict[str, Any]) -> tuple[str, str]:
     return part["family"], part["table"]
 
 
-def _table(part: dict[str, Any] | None, name: str) -> tuple[str, str] | None:
-    return None if part is None else (part["family"], part[name])
-
-
 def _not(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
-def _dormant(each: dict[str, Any]) -> bool | None:
+def _dormant(table: dict[str, Any]) -> bool | None:
     """Whether a table is switched off; None where nft has a flag and does not say which (1.0.6 prints the name)."""
-    flags = each["table"].get("flags", [])
-    told = [flags] if isinstance(flags, str) else flags
-    return True if "dormant" in told else None if each["table"]["name"] in told else False
+    told = _several(table.get("flags", []))
+    return True if "dormant" in told else None if table["name"] in told else False
+
+
+def _several(value: Any) -> list[Any]:
+    """Return what may be one or several: nft prints one as such, or as a list of one, as versions differ."""
+    return value if isinstance(value, list) else [value]
 
 
 def _hooked(chain: dict[str, Any], packet: Packet) -> bool | None:
@@ -72,7 +74,7 @@ def _hooked(chain: dict[str, Any], packet: Packet) -> bool | None:
     if chain["hook"] != "ingress":
         return True
     told = chain.get("dev")
-    return None if told is None or packet.interface is None else packet.interface in (told, *told)
+    return None if told is None or packet.interface is None else packet.interface in _several(told)
 
 
 class _Reading:
@@ -83,20 +85,27 @@ class _Reading:
         self.sets = sets
 
     def rule(self, rule: dict[str, Any]) -> Rule:
-        text = f"{rule['family']} {rule['table']} {rule['chain']} handle {rule['handle']}"
-        found = Rule(text, True, "pass")
+        text = f"{rule['family']} {rule['table']} {rule['chain']} handle {rule.get('handle')}"
+        try:
+            return self._read(Rule(text, True, "pass"), rule)
+        except UNREADABLE:
+            return Rule(text, None, "unknown")
+
+    def _read(self, found: Rule, rule: dict[str, Any]) -> Rule:
         for part in rule.get("expr", []):
             name, value = next(iter(part.items()))
             if name == "match":
                 found.holds = _both(found.holds, self.holds(value))
             elif name in ("vmap", "xt") or name in _VERDICTS or name in ("jump", "goto"):
                 self._verdict(found, name, value)
-            elif name not in _ON:
+            elif name in _SOME:
                 found.holds = _both(found.holds, None)
+            elif name not in _ON:
+                found.does = "unknown"
             if name == "counter" and isinstance(value, dict):
-                found.packets = value["packets"]
-        if isinstance(found.target, str):
-            found.target = (*_of(rule), found.target)
+                found.packets = int(value["packets"])
+        if found.target is not None:
+            found.target = (*_of(rule), str(found.target))
         return found
 
     def _verdict(self, rule: Rule, name: str, value: Any) -> None:
@@ -162,7 +171,7 @@ class _Reading:
             return kinds.get(value["key"])
         if kind == "ct":  # nobody answers a group: a connection is never established, and nothing is translated
             return {"state": "new", "status": "confirmed"}.get(value["key"])
-        if kind == "fib" and value["result"] == "type" and value["flags"] == ["daddr"]:
+        if kind == "fib" and value["result"] == "type" and _several(value["flags"]) == ["daddr"]:
             return "multicast"
         return None
 
@@ -177,7 +186,7 @@ class _Reading:
             return True if True in each else None if None in each else False
         if isinstance(right, dict):
             return self._within(known, right)
-        if right is None:
+        if right is None or (known == "new" and right == "untracked"):  # which it is instead, if somebody says so
             return None
         if isinstance(right, str) and right.endswith("*"):
             return str(known).startswith(right[:-1])
@@ -190,15 +199,27 @@ class _Reading:
             return bool(right["range"][0] <= known <= right["range"][1])
         if isinstance(known, str) and not right.keys().isdisjoint(("prefix", "range")):
             try:
-                value = ipaddress.ip_address(known)
+                value = _address(known)
                 if "prefix" in right:
-                    prefix = right["prefix"]
-                    return value in ipaddress.ip_network(f"{prefix['addr']}/{prefix['len']}", strict=False)
-                low, high = map(ipaddress.ip_address, right["range"])
+                    return value in _network(f"{right['prefix']['addr']}/{right['prefix']['len']}")
+                low, high = map(_address, right["range"])
                 return low.version == value.version and int(low) <= int(value) <= int(high)
             except ValueError:
                 return None
         return None
+
+
+# A set may have thousands of them, and a range of groups is held against each set a group at a time.
+
+
+@functools.lru_cache(100_000)
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(text)
+
+
+@functools.lru_cache(100_000)
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network(text, strict=False)
 
 
 def _both(one: bool | None, other: bool | None) -> bool | None:
