@@ -49,19 +49,20 @@ def test_what_it_runs_in_is_told_by_files(tmp_path, file, content, found):
 
 
 def test_a_rule_that_only_could_drop_it_is_wrong_once_it_counted():
-    heard = listening.Heard(wire=None)
     before, after = ([chains.Obstacle("inet t c handle 4", False, packets)] for packets in (1, 3))
-    assert judge.firewall(before, before, heard).verdict == "warning"
-    step = judge.firewall(before, after, heard)
+    assert judge.firewall(before, before, came=None).verdict == "warning"
+    step = judge.firewall(before, after, came=None)
     assert (step.verdict, step.found) == ("wrong", "inet t c handle 4 could drop it, and dropped 2 packets meanwhile")
-    assert judge.firewall(None, [], heard).verdict == "unseen"
-    assert judge.firewall([], [], heard).verdict == "ok"
+    assert judge.firewall(None, [], came=None).verdict == "unseen"
+    assert judge.firewall([], [], came=None).verdict == "ok"
 
 
 def test_a_rule_that_is_certain_explains_only_what_came_as_far_as_here():
     certain = [chains.Obstacle("iptables filter: -A INPUT -j DROP", True, 1, "sudo iptables-save -c")]
-    assert judge.firewall(certain, certain, listening.Heard(wire=None)).verdict == "wrong"
-    step = judge.firewall(certain, certain, SILENCE)
+    assert judge.firewall(certain, certain, came=None).verdict == "wrong"
+    counted = [chains.Obstacle("iptables filter: -A INPUT -j DROP", True, 9)]
+    assert judge.firewall(certain, counted, came=False).verdict == "warning"  # it dropped other things
+    step = judge.firewall(certain, certain, came=False)
     assert (step.verdict, step.next) == ("warning", "sudo iptables-save -c")
 
 
@@ -78,22 +79,66 @@ def test_a_buffer_that_does_not_hold_one_batch_is_wrong():
     assert (step.verdict, "fewer than one batch of 64" in step.found) == ("wrong", True)
 
 
-def test_the_reverse_path_is_judged_by_the_route_to_the_source():
-    strict, loose, silence = known(rp_filter=1), known(rp_filter=2), listening.Heard()
-    assert judge.rp_filter(strict, {"10.0.0.7": 3}, 0, silence).verdict == "wrong"
-    assert judge.rp_filter(strict, {"10.0.0.7": 2}, 0, silence).verdict == "ok"
-    assert judge.rp_filter(strict, {}, 0, silence).verdict == "warning"
-    assert judge.rp_filter(loose, {"10.0.0.7": 3}, 0, silence).verdict == "ok"
-    assert judge.rp_filter(loose, {"10.0.0.7": 0}, 0, silence).verdict == "wrong"
-    assert judge.rp_filter(known(), {}, 0, silence).verdict == "unseen"
-    assert judge.rp_filter(known(ipv6=True), {}, 0, silence).verdict == "ok"
+@pytest.mark.parametrize(
+    ("setting", "reverse", "verdict"),
+    [
+        (1, {"10.0.0.7": 3}, "wrong"),
+        (1, {"10.0.0.7": 2}, "ok"),
+        (1, {}, "warning"),
+        (2, {"10.0.0.7": 3}, "ok"),
+        (2, {"10.0.0.7": 0}, "wrong"),
+        (0, {"10.0.0.7": 0}, "ok"),
+        (1, {"192.0.2.1": 1}, "ok"),  # this host itself sends: that route leads to lo
+        (None, {}, "unseen"),
+    ],
+)
+def test_the_reverse_path_is_judged_by_the_route_to_the_source(setting, reverse, verdict):
+    assert judge.rp_filter(known(rp_filter=setting), reverse, 0, listening.Heard(), came=None).verdict == verdict
+    assert judge.rp_filter(known(rp_filter=setting, ipv6=True), reverse, 0, SILENCE, came=None).verdict == "ok"
+
+
+def test_the_reverse_path_is_right_if_something_came_by_it():
+    heard = listening.Heard(received=1, sources={"10.0.0.7"})  # of several routes, one is told
+    assert judge.rp_filter(known(rp_filter=1), {"10.0.0.7": 3}, 0, heard, came=True).verdict == "ok"
+
+
+def test_a_loose_reverse_path_is_strict_where_the_interface_has_no_address():
+    bare = facts.Link("eth0", 2, ("fe80::1",), True, True)
+    for setting, verdict in ((0, "ok"), (2, "wrong")):
+        facing = known(rp_filter=setting, link=bare)
+        assert judge.rp_filter(facing, {"10.0.0.7": 3}, 0, listening.Heard(), came=None).verdict == verdict
 
 
 def test_what_the_reverse_path_dropped_meanwhile_is_wrong_only_where_it_explains_something():
     strict = known(rp_filter=1)
-    assert judge.rp_filter(strict, {}, 5, listening.Heard()).verdict == "wrong"  # who sends can't be seen
-    assert judge.rp_filter(strict, {}, 5, SILENCE).verdict == "warning"
-    assert judge.rp_filter(strict, {"10.0.0.7": 2}, 5, listening.Heard(received=1)).verdict == "warning"
+    assert judge.rp_filter(strict, {}, 5, listening.Heard(), came=None).verdict == "wrong"  # who sends can't be seen
+    assert judge.rp_filter(strict, {}, 5, SILENCE, came=False).verdict == "warning"
+    assert judge.rp_filter(strict, {"10.0.0.7": 2}, 5, listening.Heard(received=1), came=True).verdict == "warning"
+
+
+def test_whether_the_feed_came_to_the_interface_is_told_from_the_wire():
+    seen = listening.Heard(wire=Counter({("eth0", "239.1.1.1", "10.0.0.7", 5000): 1}))
+    assert all((seen.came("eth0", 5000, None), seen.came("eth0", 5000, "10.0.0.7")))
+    assert not any((seen.came("eth1", 5000, None), seen.came("eth0", 1, None), seen.came("eth0", 5000, "10.0.0.8")))
+    assert listening.Heard().came("eth0", 5000, None) is None
+    step = judge.received(FEED, seen, 1, joined=True, came=True)
+    assert (step.verdict, step.next) == ("wrong", "ip -details link")
+
+
+def test_what_it_says_to_type_can_be_typed_whatever_an_interface_is_called():
+    name = "a'b;$(c)"
+    link = facts.Link(name, 2, (), False, True)
+    assert shlex.split(judge.interface(known(link=link)).next)[3] == name
+    step = judge.received(parse_feed(f"239.1.1.1:5000%{name}"), SILENCE, 1, joined=True, came=False)
+    assert shlex.split(step.next)[2] == f"239.1.1.1:5000%{name}"
+
+
+@linux
+def test_a_setting_of_an_interface_with_a_dot_is_named_as_sysctl_takes_it(monkeypatch):
+    monkeypatch.setattr(facts, "setting", lambda path: 2 if "eth0.100" in path else 0)
+    found = facts.Facts()
+    facts._add_settings(found, facts.Link("eth0.100", 2, (), True, True))
+    assert found.forced == ("net.ipv4.conf.eth0/100.force_igmp_version", 2)
 
 
 def test_without_root_it_says_what_it_could_not_see():
@@ -104,7 +149,10 @@ def test_without_root_it_says_what_it_could_not_see():
 
 def test_after_a_refused_join_nothing_is_said_of_what_could_not_come():
     nothing = listening.Heard()
-    for step in (judge.wire(known(), FEED, nothing, joined=False), judge.received(FEED, nothing, 1, joined=False)):
+    for step in (
+        judge.wire(known(), FEED, nothing, joined=False),
+        judge.received(FEED, nothing, 1, joined=False, came=None),
+    ):
         assert (step.verdict, "nothing was joined" in step.found) == ("unseen", True)
     assert judge.version(known(version="IGMPv3"), nothing).found == "IGMPv3"
 
@@ -113,7 +161,7 @@ def test_the_cause_comes_before_what_follows_from_it():
     down = facts.Link("eth0", 2, (), False, True)
     heard = listening.Heard(wire=Counter({("eth1", "239.1.1.1", "10.0.0.7", 5000): 2}))
     steps = [
-        judge.received(FEED, heard, 1, joined=True),
+        judge.received(FEED, heard, 1, joined=True, came=False),
         judge.wire(known(link=down), FEED, heard, joined=True),
     ]
     assert judge.diagnose(steps).cause.found == "they arrive at eth1, not at eth0"
@@ -187,12 +235,12 @@ def test_a_querier_is_named_and_missed():
 
 def test_a_receiver_that_lost_some_and_groups_that_are_silent():
     heard = listening.Heard(received=5, sources={f"10.0.0.{last}" for last in range(5)}, drops=2, seconds=1)
-    step = judge.received(FEED, heard, 4096, joined=True)
+    step = judge.received(FEED, heard, 4096, joined=True, came=True)
     assert (step.verdict, step.next) == ("wrong", "sysctl -w net.core.rmem_max=16384")
     assert "from 10.0.0.0, 10.0.0.1, 10.0.0.2 and 2 more" in step.found
     several = parse_feed("239.1.1.1+3:5000%eth0")
     heard = listening.Heard(received=5, groups=Counter({"239.1.1.1": 4, "239.1.1.3": 1}), drops=0)
-    step = judge.received(several, heard, 4096, joined=True)
+    step = judge.received(several, heard, 4096, joined=True, came=True)
     assert (step.verdict, step.next) == ("warning", "multicast doctor '239.1.1.2:5000%eth0'")
 
 

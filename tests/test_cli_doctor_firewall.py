@@ -167,7 +167,7 @@ def test_a_rule_of_nftables_says_what_it_says_and_no_more(parts, certain):
     assert [each.certain for each in found] == ([] if certain is None else [certain])
 
 
-@pytest.mark.parametrize("first", [{"queue": {"num": 1}}, {"fwd": {"dev": "eth1"}}, {"match": {}}, {"of a later nft": 1}])
+@pytest.mark.parametrize("first", [{"queue": {"num": 1}}, {"fwd": {"dev": "eth1"}}, {"match": {}}, {"of a later": 1}])
 def test_behind_a_statement_that_is_not_known_nothing_is_certain(first):
     rules = listed(first)
     rules["nftables"].append(listed(DROP, handle=5)["nftables"][2])
@@ -175,11 +175,14 @@ def test_behind_a_statement_that_is_not_known_nothing_is_certain(first):
 
 
 WORDS = (
-    "match op left right payload protocol field udp dport vmap data set key elem val prefix addr len range meta iif ct xt "
-    "name target type handle family table chain inet t c expr drop jump counter packets fib flags daddr @s 239.1.1.1 eth*"
+    "match op left right payload protocol field udp dport vmap data set key elem val prefix addr len range meta iif ct "
+    "xt name target type handle family table chain inet t c expr drop jump counter packets fib flags daddr @s "
+    "239.1.1.1 eth*"
 )
 words = st.sampled_from([*WORDS.split(), 5000, None, True, 0.5])
-anything = st.recursive(words, lambda of: st.lists(of, max_size=3) | st.dictionaries(words, of, max_size=3), max_leaves=9)
+anything = st.recursive(
+    words, lambda of: st.lists(of, max_size=3) | st.dictionaries(words, of, max_size=3), max_leaves=9
+)
 
 
 @given(anything, anything)
@@ -190,7 +193,8 @@ def test_whatever_nft_prints_is_read_or_left_alone(one, other):
     obstacles(nftables.chains(rules, PACKET))
 
 
-option = st.sampled_from("-A INPUT -j -g DROP -d 239.0.0.0/8 ! -p udp --dport 1 1:2: --ctstate ' \" \\ -i + -s x".split())
+OPTIONS = "-A INPUT -j -g DROP -d 239.0.0.0/8 ! -p udp --dport 1 1:2: --ctstate ' \" \\ -i + -s x"
+option = st.sampled_from(OPTIONS.split())
 
 
 @given(st.lists(option, max_size=8).map(" ".join), st.text(max_size=20))
@@ -198,7 +202,9 @@ def test_whatever_iptables_prints_is_read_or_left_alone(options, line):
     obstacles(iptables.chains(f"{saved(f'-A INPUT {options}')}\n{line}", Packet("239.1.1.1", 5000, "eth0", "10.0.0.7")))
 
 
-@pytest.mark.parametrize("printed", [b"", b"[]", b"{", b'{"nftables": 1}', b"[" * 100_000, b'{"nftables": "\xff"}', None])
+@pytest.mark.parametrize(
+    "printed", [b"", b"[]", b"{", b'{"nftables": 1}', b"[" * 100_000, b'{"nftables": "\xff"}', None]
+)
 def test_a_program_that_prints_rubbish_or_nothing_in_time_is_one_that_does_not_tell(monkeypatch, printed):
     def run(command, **_):
         if printed is None or command[0] != "nft":

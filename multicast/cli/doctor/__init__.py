@@ -39,6 +39,7 @@ examples:
 
 _MOST = 1 << 30  # bytes: more than any host grants
 _BURST = 1000
+_MOST_PACKETS = 16  # that are led past a firewall, which may have ten thousand rules
 _BATCH = 64  # datagrams: what a receiver takes at once, if it is not told otherwise
 
 
@@ -101,16 +102,17 @@ def _path(facts: Facts, given: argparse.Namespace, granted: int) -> list[Step]:
     linux = _OnLinux(facts) if gathering.LINUX else None
     failure, heard, held = _heard(facts, given, granted)
     joined = failure is None
+    came = heard.came(facts.name, asked.port, asked.source)
     holders = gathering.holders(asked.port) if linux else None
     steps = [judge.interface(facts), judge.port(asked.port, holders, failure)]
     if linux is not None:
         steps += [judge.route(facts)]
     steps += [judge.membership(facts, failure, held)]
     if linux is not None:
-        steps += linux.steps(asked, heard, joined=joined)
+        steps += linux.steps(asked, heard, joined=joined, came=came)
     else:
         steps += [judge.Step("host", "unseen", "routes, versions, filters, rules and counters: on Linux alone")]
-    return [*steps, judge.received(asked, heard, granted, joined=joined)]
+    return [*steps, judge.received(asked, heard, granted, joined=joined, came=came)]
 
 
 class _OnLinux:
@@ -125,7 +127,7 @@ class _OnLinux:
         self.rules = Rulesets.read(ipv6=facts.ipv6)
         self.before = counters.read(self.name)
 
-    def steps(self, asked: Feed, heard: Heard, *, joined: bool) -> list[Step]:
+    def steps(self, asked: Feed, heard: Heard, *, joined: bool, came: bool | None) -> list[Step]:
         """Return what stands between the wire and the receiver."""
         from . import counters, judge
         from . import facts as gathering
@@ -140,8 +142,8 @@ class _OnLinux:
         later = Rulesets.read(ipv6=facts.ipv6).obstacles(packets) if obstacles else []
         return [
             judge.version(facts, heard),
-            judge.rp_filter(facts, reverse, rose, heard),
-            judge.firewall(obstacles, later, heard),
+            judge.rp_filter(facts, reverse, rose, heard, came=came),
+            judge.firewall(obstacles, later, came=came),
             judge.wire(facts, asked, heard, joined=joined),
             judge.counters(self.before, after),
         ]
@@ -156,12 +158,13 @@ def _sources(facts: Facts, asked: Feed, heard: Heard) -> list[str]:
 
 
 def _packets(facts: Facts, asked: Feed, heard: Heard, sources: list[str]) -> list[Packet]:
-    """Return a datagram of each group that brought nothing."""
+    """Return a datagram of each group that brought nothing; of many, of some spread over them."""
     from .chains import Packet
 
     source = sources[0] if len(sources) == 1 else None
     name = facts.link.name if facts.link else None
     silent = [group for group in facts.groups if group not in heard.groups]
+    silent = silent[:: -(-len(silent) // _MOST_PACKETS) or 1]
     if heard.received and not heard.groups:  # which group a datagram is of was not told
         silent = []
     return [Packet(group, asked.port, name, source) for group in silent]

@@ -108,7 +108,8 @@ def gather(asked: Feed | None = None) -> Facts:
 def _add_settings(facts: Facts, link: Link) -> None:
     family, protocol = ("ipv6", "mld") if facts.ipv6 else ("ipv4", "igmp")
     for each in ("all", link.name):  # the kernel looks at "all" first
-        name = f"net.{family}.conf.{each}.force_{protocol}_version"
+        dotless = each.replace(".", "/")  # as sysctl(8) takes the name of an interface that has a dot
+        name = f"net.{family}.conf.{dotless}.force_{protocol}_version"
         if facts.forced is None and (value := setting(f"{family}/conf/{each}/force_{protocol}_version")):
             facts.forced = name, value
     if facts.ipv6:

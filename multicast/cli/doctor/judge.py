@@ -6,6 +6,7 @@ Owns the opinion, as functions of facts alone. Must not ask the system for anyth
 from __future__ import annotations
 
 import errno
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -79,15 +80,19 @@ def interface(facts: Facts) -> Step:
 def _link(link: Link, *, ipv6: bool | None) -> Step:
     name = link.name
     if not link.up:
-        return Step("interface", "wrong", f"{name} is down", f"ip link set {name} up")
+        return Step("interface", "wrong", f"{name} is down", f"ip link set {_quoted(name)} up")
     if link.carrier is False:
-        return Step("interface", "wrong", f"{name} is up, but has no carrier", f"ethtool {name}")
+        return Step("interface", "wrong", f"{name} is up, but has no carrier", f"ethtool {_quoted(name)}")
     if not link.multicast and not link.loopback:
-        return Step("interface", "wrong", f"{name} lacks the flag MULTICAST", f"ip link set {name} multicast on")
+        return Step(
+            "interface", "wrong", f"{name} lacks the flag MULTICAST", f"ip link set {_quoted(name)} multicast on"
+        )
     mtu = "" if link.mtu is None else f", MTU {link.mtu}"
     found = f"{name} (index {link.index}) is up{mtu}, {', '.join(link.addresses) or 'no address'}"
     if ipv6 is not None and not any((":" in each) == ipv6 for each in link.addresses):
-        return Step("interface", "warning", f"{found}: none of the feed's family", f"ip address show dev {name}")
+        return Step(
+            "interface", "warning", f"{found}: none of the feed's family", f"ip address show dev {_quoted(name)}"
+        )
     return Step("interface", "ok", found)
 
 
@@ -99,7 +104,9 @@ def route(facts: Facts) -> Step:
     if without and facts.interface is None:
         usable = [each.name for each in facts.links if each.up and each.multicast and not each.loopback]
         found = f"there is none to {without[0]}, and the feed names no interface"
-        return Step("route", "wrong", found, f"{family} route add {without[0]} dev {usable[0] if usable else 'NAME'}")
+        return Step(
+            "route", "wrong", found, f"{family} route add {without[0]} dev {_quoted(usable[0]) if usable else 'NAME'}"
+        )
     leading = {group: names.get(index, f"index {index}") for group, index in facts.routes.items() if index}
     if not leading:
         return Step("route", "ok", f"there is none to {facts.groups[0]}; the feed names its interface: none is needed")
@@ -168,7 +175,7 @@ def membership(facts: Facts, failure: OSError | ValueError | None, held: Held) -
 
 
 def _dev(facts: Facts) -> str:
-    return f" dev {facts.link.name}" if facts.link else ""
+    return f" dev {_quoted(facts.link.name)}" if facts.link else ""
 
 
 def version(facts: Facts, heard: Heard) -> Step:
@@ -199,39 +206,46 @@ def version(facts: Facts, heard: Heard) -> Step:
     return Step("version", "warning", text, f"cat /proc/net/igmp{'6' * facts.ipv6}")
 
 
-def rp_filter(facts: Facts, reverse: dict[str, int], rose: int, heard: Heard) -> Step:
+def rp_filter(facts: Facts, reverse: dict[str, int], rose: int, heard: Heard, *, came: bool | None) -> Step:
     """Reverse path filtering: strict drops what the route to its source would not lead back by.
 
     - reverse: the sources that are known, and the index of the interface that the route to each leads to
     - rose: by how much IPReversePathFilter rose
+    - came: whether something of the feed came to the interface; None where that can't be told
     """
     if facts.ipv6:
         return Step("rp_filter", "ok", "IPv6 has none")
     if facts.rp_filter is None or facts.link is None:
         return Step("rp_filter", "unseen", "it can't be read")
     name = facts.link.name
+    own = {address for each in facts.links for address in each.addresses}  # what this host sends itself is let through
+    # An interface without an address gets no leniency from 2 (__fib_validate_source of net/ipv4/fib_frontend.c).
+    strict = facts.rp_filter == 1 or (facts.rp_filter == 2 and all(":" in each for each in facts.link.addresses))
     shown = f"{facts.rp_filter} on {name} (the larger of all and its own)"
     lost = [
         source
         for source, index in reverse.items()
-        if (facts.rp_filter == 1 and index != facts.link.index) or (facts.rp_filter == 2 and not index)
+        # Of several routes to a source the kernel takes each (fib_info_nh_uses_dev): what arrived tells more than one.
+        if source not in own | heard.sources
+        and ((strict and index != facts.link.index) or (facts.rp_filter and not index))
     ]
     if lost and not facts.link.loopback:
         text = f"{shown}: the route to the source {lost[0]} does not lead to {name}, so the kernel drops what it sends"
-        return Step("rp_filter", "wrong", text, f"ip route add {lost[0]} dev {name}")
+        return Step("rp_filter", "wrong", text, f"ip route add {lost[0]} dev {_quoted(name)}")
     if rose and facts.rp_filter:
         text = f"{shown}: it dropped {rose} packets meanwhile"
-        alone = not heard.received and not heard.silent
+        alone = not heard.received and came is not False
         return Step("rp_filter", "wrong" if alone else "warning", text, "nstat -az TcpExtIPReversePathFilter")
     if facts.rp_filter == 1 and not reverse and not facts.link.loopback:
         return Step("rp_filter", "warning", f"{shown}: strict, and the source is not known", "sudo ip -s route")
     return Step("rp_filter", "ok", shown)
 
 
-def firewall(before: list[Obstacle] | None, after: list[Obstacle], heard: Heard) -> Step:
+def firewall(before: list[Obstacle] | None, after: list[Obstacle], *, came: bool | None) -> Step:
     """Rules that could drop what did not arrive. Only what is certain, or what counted meanwhile, is called wrong.
 
     - before, after: None: no firewall could be read
+    - came: whether something of the feed came to the interface: what did not, no rule explains
     """
     if before is None:
         return Step("firewall", "unseen", "no nft or iptables-save, or they may not tell", "sudo nft list ruleset")
@@ -239,7 +253,7 @@ def firewall(before: list[Obstacle] | None, after: list[Obstacle], heard: Heard)
         return Step("firewall", "ok", "no rule or policy that was read drops it")
     later = {each.text: each.packets or 0 for each in after}
     counted = {each.text: later.get(each.text, 0) - (each.packets or 0) for each in before}
-    guilty = [each for each in before if counted[each.text] > 0 or (each.certain and not heard.silent)]
+    guilty = [each for each in before if came is not False and (counted[each.text] > 0 or each.certain)]
     first = min(guilty, key=lambda each: (not each.certain, -counted[each.text]), default=before[0])
     how = f", and dropped {counted[first.text]} packets meanwhile" if counted[first.text] > 0 else ""
     drops = f"{first.text} {'drops it' if first.certain else 'could drop it'}{how}"
@@ -253,7 +267,7 @@ def wire(facts: Facts, asked: Feed, heard: Heard, *, joined: bool) -> Step:
     if heard.received:
         return Step("wire", "ok", f"datagrams arrive at {facts.name}")
     if heard.wire is None:
-        return Step("wire", "unseen", "looking at the wire needs root", f"sudo multicast doctor '{asked}'")
+        return Step("wire", "unseen", "looking at the wire needs root", f"sudo multicast doctor {_typed(asked)}")
     here = {seen for seen in heard.wire if seen[0] == facts.name}
     ports = sorted({seen[3] for seen in here if facts.source in (None, seen[2])})
     if asked.port in ports:
@@ -272,7 +286,17 @@ def wire(facts: Facts, asked: Feed, heard: Heard, *, joined: bool) -> Step:
 
 
 def _again(asked: Feed, **changed: object) -> str:
-    return f"multicast doctor '{type(asked)(**{**asked.as_dict(), **changed})}'"
+    return f"multicast doctor {_typed(type(asked)(**{**asked.as_dict(), **changed}))}"
+
+
+def _typed(feed: Feed) -> str:
+    quoted = _quoted(str(feed))
+    return quoted if quoted.startswith("'") else f"'{quoted}'"
+
+
+def _quoted(name: str) -> str:
+    """Return a name as a shell takes it: that of an interface may have almost any sign."""
+    return shlex.quote(name)
 
 
 def counters(before: dict[str, int], after: dict[str, int]) -> Step:
@@ -285,7 +309,7 @@ def counters(before: dict[str, int], after: dict[str, int]) -> Step:
     return Step("counters", "warning" if bad else "ok", found, "nstat -a" if bad else "")
 
 
-def received(asked: Feed, heard: Heard, granted: int, *, joined: bool) -> Step:
+def received(asked: Feed, heard: Heard, granted: int, *, joined: bool, came: bool | None) -> Step:
     """What the receiver got.
 
     - granted: bytes of its receive buffer, the largest that this process may have
@@ -293,10 +317,16 @@ def received(asked: Feed, heard: Heard, granted: int, *, joined: bool) -> Step:
     if not joined:
         return Step("received", "unseen", "nothing was joined, so nothing could be received")
     if not heard.received:
+        if came:
+            text = (
+                f"nothing within {heard.seconds:.1f} s, though datagrams came to the interface: behind it they are lost"
+            )
+            hint = "to a VLAN's or a bridge's own interface, or by what is not read (eBPF, tc)"
+            return Step("received", "wrong", f"{text}, {hint}", "ip -details link")
         why = ": nobody sends, or the network does not bring it" if heard.silent else ""
         found = f"nothing within {heard.seconds:.1f} s{why}"
         longer = max(30, heard.seconds * 10)
-        return Step("received", "wrong", found, f"multicast doctor '{asked}' --seconds {longer:.0f}")
+        return Step("received", "wrong", found, f"multicast doctor {_typed(asked)} --seconds {longer:.0f}")
     sources = sorted(heard.sources)
     many = "1 datagram" if heard.received == 1 else f"{heard.received} datagrams"
     found = f"{many} within {heard.seconds:.1f} s, the first after {heard.first:.2f} s, from "

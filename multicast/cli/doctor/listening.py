@@ -64,6 +64,12 @@ class Heard:
         """Whether it is certain that nothing of the feed came to this host."""
         return not self.received and self.wire is not None and not self.wire
 
+    def came(self, interface: str, port: int, source: str | None) -> bool | None:
+        """Whether something of the feed came as far as this interface of the host; None where that can't be told."""
+        if self.received or self.wire is None:
+            return True if self.received else None
+        return any((seen[0], seen[3]) == (interface, port) and source in (None, seen[2]) for seen in self.wire)
+
 
 def datagram(packet: bytes) -> tuple[str, str, int] | None:
     """Return destination, source and port of a UDP datagram, as its IP packet shows them; None of all else."""
