@@ -69,7 +69,7 @@ def test_a_rule_that_is_certain_explains_only_what_came_as_far_as_here():
 def test_a_buffer_smaller_than_the_burst_is_wrong_only_where_the_burst_was_named():
     assert judge.buffer(212_992, 180, 1000, 1400, 64, asked=False).verdict == "warning"
     step = judge.buffer(212_992, 180, 1000, 1400, 64, asked=True)
-    assert (step.verdict, step.next) == ("wrong", "sysctl -w net.core.rmem_max=1189900")
+    assert (step.verdict, step.next) == ("wrong", "sudo sysctl -w net.core.rmem_max=1189900")
     assert judge.buffer(212_992, 180, 100, 1400, 64, asked=True).verdict == "ok"
     assert judge.buffer(212_992, None, 100, 1400, 64, asked=True).verdict == "unseen"
 
@@ -128,7 +128,7 @@ def test_whether_the_feed_came_to_the_interface_is_told_from_the_wire():
 def test_what_it_says_to_type_can_be_typed_whatever_an_interface_is_called():
     name = "a'b;$(c)"
     link = facts.Link(name, 2, (), False, True)
-    assert shlex.split(judge.interface(known(link=link)).next)[3] == name
+    assert shlex.split(judge.interface(known(link=link)).next)[4] == name
     step = judge.received(parse_feed(f"239.1.1.1:5000%{name}"), SILENCE, 1, joined=True, came=False)
     assert shlex.split(step.next)[2] == f"239.1.1.1:5000%{name}"
 
@@ -177,7 +177,7 @@ def test_the_routes_to_all_groups_of_a_range_are_looked_at():
     step = judge.route(known(routes={"239.1.1.1": 2, "239.1.1.2": 3}))
     assert (step.verdict, step.found.partition(":")[0]) == ("warning", "to 239.1.1.2 it leads to eth1, not to eth0")
     step = judge.route(known(routes={"239.1.1.1": 2, "239.1.1.2": 0}, interface=None))
-    assert (step.verdict, step.next) == ("wrong", "ip route add 239.1.1.2 dev eth0")
+    assert (step.verdict, step.next) == ("wrong", "sudo ip route add 239.1.1.2 dev eth0")
     assert judge.route(known(routes={"239.1.1.1": 0})).verdict == "ok"
 
 
@@ -185,7 +185,7 @@ def test_who_has_the_port_without_sharing_it_is_named():
     holder = facts.Holder(UdpSocket("0.0.0.0", 5000, 7, 1, 0), [(12, "feeder")])
     step = judge.port(5000, [holder], OSError(errno.EADDRINUSE, "in use"))
     assert (step.verdict, "in use by feeder (12), which does not share it" in step.found) == ("wrong", True)
-    assert step.next == "ss --udp --all --processes 'sport = 5000'"
+    assert step.next == "sudo ss --udp --all --processes 'sport = 5000'"
     hidden = facts.Holder(holder.socket, [])
     assert "a process of user 7" in judge.port(5000, [hidden], OSError(errno.EADDRINUSE, "in use")).found
     assert judge.port(5000, [holder], None).found == "5000, shared with feeder (12)"
@@ -212,7 +212,7 @@ def test_what_the_kernel_shows_of_the_join():
 
 def test_limits_that_refuse_a_join():
     step = judge.membership(known(source="10.0.0.7", limits={"igmp_max_msf": 0}), OSError(105, "no"), facts.Held())
-    assert (step.verdict, step.next) == ("wrong", "sysctl -w net.ipv4.igmp_max_msf=10")
+    assert (step.verdict, step.next) == ("wrong", "sudo sysctl -w net.ipv4.igmp_max_msf=10")
     step = judge.membership(known(), OSError(errno.ENODEV, "join: no such device"), facts.Held())
     assert (step.found, step.next) == ("the join failed: join: no such device", "ip maddress show dev eth0")
     assert judge.membership(known(), OSError(errno.EADDRINUSE, ""), facts.Held()).verdict == "unseen"
@@ -226,7 +226,7 @@ def test_a_querier_is_named_and_missed():
     assert (step.verdict, step.next) == ("wrong", "cat /proc/net/igmp")
     assert "since 192.0.2.254 asks (IGMPv2)" in step.found
     forced = known(version="IGMPv2", source="10.0.0.7", forced=("net.ipv4.conf.all.force_igmp_version", 2))
-    assert judge.version(forced, heard).next == "sysctl -w net.ipv4.conf.all.force_igmp_version=0"
+    assert judge.version(forced, heard).next == "sudo sysctl -w net.ipv4.conf.all.force_igmp_version=0"
     waited = listening.Heard(wire=Counter(), seconds=judge.QUERY_INTERVAL)
     step = judge.version(known(version="IGMPv3"), waited)
     assert (step.verdict, "no querier asked" in step.found) == ("warning", True)
@@ -236,7 +236,7 @@ def test_a_querier_is_named_and_missed():
 def test_a_receiver_that_lost_some_and_groups_that_are_silent():
     heard = listening.Heard(received=5, sources={f"10.0.0.{last}" for last in range(5)}, drops=2, seconds=1)
     step = judge.received(FEED, heard, 4096, joined=True, came=True)
-    assert (step.verdict, step.next) == ("wrong", "sysctl -w net.core.rmem_max=16384")
+    assert (step.verdict, step.next) == ("wrong", "sudo sysctl -w net.core.rmem_max=16384")
     assert "from 10.0.0.0, 10.0.0.1, 10.0.0.2 and 2 more" in step.found
     several = parse_feed("239.1.1.1+3:5000%eth0")
     heard = listening.Heard(received=5, groups=Counter({"239.1.1.1": 4, "239.1.1.3": 1}), drops=0)
@@ -350,6 +350,14 @@ MLD = bytes.fromhex("6000000000240001" + "fe80" + "00" * 13 + "01" + "ff02" + "0
 )
 def test_who_asks_for_memberships_is_read(packet, found):
     assert listening.query(packet) == found
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no root")
+@pytest.mark.parametrize(("user", "begins"), [(0, "sysctl"), (1000, "sudo sysctl")])
+def test_who_is_root_is_told_of_no_sudo(monkeypatch, capsys, user, begins):
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    assert program.main(["doctor", "--burst", "1G", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["next"].startswith(f"{begins} -w net.core.rmem_max=")
 
 
 def test_without_a_feed_it_looks_at_the_host(capsys):

@@ -6,6 +6,7 @@ Owns the order of the steps and how they are shown. Must change nothing on the h
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING
@@ -59,6 +60,9 @@ def run(given: argparse.Namespace) -> int:
 
     output = Output(as_json=given.json)
     steps = _steps(given)
+    if os.name == "posix" and os.geteuid() == 0:  # who is root needs no sudo, and may have none, as in a container
+        for each in steps:
+            each.next = each.next.removeprefix("sudo ")
     found = judge.diagnose(steps)
     for each in steps:
         _show(output, each)

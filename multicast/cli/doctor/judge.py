@@ -27,7 +27,7 @@ QUERY_INTERVAL = 125.0  # seconds (RFC 3376, 8.2; RFC 3810, 9.2)
 class Step:
     """A step of the path. verdict: ok, warning, wrong, or unseen, which is not visible to this process.
 
-    - next: a command to type next, empty where there is none
+    - next: a command to type next, empty where there is none; with sudo where it needs root
     """
 
     step: str
@@ -80,13 +80,12 @@ def interface(facts: Facts) -> Step:
 def _link(link: Link, *, ipv6: bool | None) -> Step:
     name = link.name
     if not link.up:
-        return Step("interface", "wrong", f"{name} is down", f"ip link set {_quoted(name)} up")
+        return Step("interface", "wrong", f"{name} is down", f"sudo ip link set {_quoted(name)} up")
     if link.carrier is False:
         return Step("interface", "wrong", f"{name} is up, but has no carrier", f"ethtool {_quoted(name)}")
     if not link.multicast and not link.loopback:
-        return Step(
-            "interface", "wrong", f"{name} lacks the flag MULTICAST", f"ip link set {_quoted(name)} multicast on"
-        )
+        mend = f"sudo ip link set {_quoted(name)} multicast on"
+        return Step("interface", "wrong", f"{name} lacks the flag MULTICAST", mend)
     mtu = "" if link.mtu is None else f", MTU {link.mtu}"
     found = f"{name} (index {link.index}) is up{mtu}, {', '.join(link.addresses) or 'no address'}"
     if ipv6 is not None and not any((":" in each) == ipv6 for each in link.addresses):
@@ -104,9 +103,8 @@ def route(facts: Facts) -> Step:
     if without and facts.interface is None:
         usable = [each.name for each in facts.links if each.up and each.multicast and not each.loopback]
         found = f"there is none to {without[0]}, and the feed names no interface"
-        return Step(
-            "route", "wrong", found, f"{family} route add {without[0]} dev {_quoted(usable[0]) if usable else 'NAME'}"
-        )
+        there = _quoted(usable[0]) if usable else "NAME"
+        return Step("route", "wrong", found, f"sudo {family} route add {without[0]} dev {there}")
     leading = {group: names.get(index, f"index {index}") for group, index in facts.routes.items() if index}
     if not leading:
         return Step("route", "ok", f"there is none to {facts.groups[0]}; the feed names its interface: none is needed")
@@ -126,7 +124,7 @@ def port(number: int, holders: list[Holder] | None, failure: OSError | ValueErro
     who = ", ".join(sorted({_holder(each) for each in holders or ()}))
     if isinstance(failure, OSError) and failure.errno == errno.EADDRINUSE:
         found = f"port {number} is in use by {who or 'a socket that is not seen'}, which does not share it"
-        return Step("port", "wrong", f"{found} (SO_REUSEADDR)", f"ss --udp --all --processes 'sport = {number}'")
+        return Step("port", "wrong", f"{found} (SO_REUSEADDR)", f"sudo ss --udp --all --processes 'sport = {number}'")
     if holders is None:
         return Step("port", "ok", f"{number} could be had")
     return Step("port", "ok", f"{number}, shared with {who}" if who else f"{number}, which nobody else has")
@@ -144,11 +142,11 @@ def membership(facts: Facts, failure: OSError | ValueError | None, held: Held) -
     most = None if facts.ipv6 else facts.limits.get("igmp_max_memberships")
     if most is not None and many > most:
         found = f"{many} groups, and a socket may join {most} (net.ipv4.igmp_max_memberships)"
-        return Step("membership", "wrong", found, f"sysctl -w net.ipv4.igmp_max_memberships={many}")
+        return Step("membership", "wrong", found, f"sudo sysctl -w net.ipv4.igmp_max_memberships={many}")
     family, limit = ("ipv6", "mld_max_msf") if facts.ipv6 else ("ipv4", "igmp_max_msf")
     if facts.source is not None and facts.limits.get(limit) == 0:
         found = f"no source may be named (net.{family}.{limit} is 0)"
-        return Step("membership", "wrong", found, f"sysctl -w net.{family}.{limit}=10")
+        return Step("membership", "wrong", found, f"sudo sysctl -w net.{family}.{limit}=10")
     index = facts.link.index if facts.link else None
     if failure is not None:
         if isinstance(failure, OSError) and failure.errno == errno.EADDRINUSE:
@@ -192,12 +190,12 @@ def version(facts: Facts, heard: Heard) -> Step:
         why = ""
         command = "cat /proc/net/igmp"
         if facts.forced is not None:
-            why, command = f", by {facts.forced[0]}", f"sysctl -w {facts.forced[0]}=0"
+            why, command = f", by {facts.forced[0]}", f"sudo sysctl -w {facts.forced[0]}=0"
         elif not facts.ipv6:
             why = f", since {', '.join(asking) or 'a querier asks so'}"
         text = f"{found} is in force on {facts.name}{why}: it can't ask for the source {facts.source} alone"
         return Step("version", "wrong", text, command)
-    if asking or not heard.seconds:
+    if asking or not heard.seconds or (facts.link is not None and facts.link.loopback):
         return Step("version", "ok", "; ".join([found, *asking]))
     if heard.wire is None or heard.seconds < QUERY_INTERVAL:
         when = f"within {heard.seconds:.1f} s no querier asked; one does so every {QUERY_INTERVAL:.0f} s"
@@ -231,13 +229,18 @@ def rp_filter(facts: Facts, reverse: dict[str, int], rose: int, heard: Heard, *,
     ]
     if lost and not facts.link.loopback:
         text = f"{shown}: the route to the source {lost[0]} does not lead to {name}, so the kernel drops what it sends"
-        return Step("rp_filter", "wrong", text, f"ip route add {lost[0]} dev {_quoted(name)}")
+        return Step("rp_filter", "wrong", text, f"sudo ip route replace {lost[0]} dev {_quoted(name)}")
     if rose and facts.rp_filter:
         text = f"{shown}: it dropped {rose} packets meanwhile"
         alone = not heard.received and came is not False
         return Step("rp_filter", "wrong" if alone else "warning", text, "nstat -az TcpExtIPReversePathFilter")
     if facts.rp_filter == 1 and not reverse and not facts.link.loopback:
-        return Step("rp_filter", "warning", f"{shown}: strict, and the source is not known", "sudo ip -s route")
+        return Step(
+            "rp_filter",
+            "warning",
+            f"{shown}: strict, and the source is not known",
+            "nstat -az TcpExtIPReversePathFilter",
+        )
     return Step("rp_filter", "ok", shown)
 
 
@@ -333,7 +336,7 @@ def received(asked: Feed, heard: Heard, granted: int, *, joined: bool, came: boo
     found += ", ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else "")
     if heard.drops:
         text = f"{found}; the kernel dropped {heard.drops}: the receive buffer of {granted} bytes was full"
-        return Step("received", "wrong", text, f"sysctl -w net.core.rmem_max={granted * 4}")
+        return Step("received", "wrong", text, f"sudo sysctl -w net.core.rmem_max={granted * 4}")
     silent = [group for group in asked.groups if group not in heard.groups] if heard.groups else []
     if silent:
         text = f"{found}; of {asked.count} groups {len(silent)} brought nothing, such as {silent[0]}"
@@ -356,7 +359,7 @@ def buffer(granted: int, held: int | None, burst: int, size: int, least: int, *,
     need = -(-granted * burst // max(held - 1, 1))  # the last one in may be larger than the room that was left
     wrong = asked or held < least
     text = f"{found}, and a burst has {burst}" if asked or not wrong else f"{found}: fewer than one batch of {least}"
-    return Step("buffer", "wrong" if wrong else "warning", text, f"sysctl -w net.core.rmem_max={need}")
+    return Step("buffer", "wrong" if wrong else "warning", text, f"sudo sysctl -w net.core.rmem_max={need}")
 
 
 def around(facts: Facts) -> list[Step]:

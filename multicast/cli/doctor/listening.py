@@ -24,8 +24,22 @@ _PACKET_OUTGOING = 4  # linux/if_packet.h
 _IGMP, _UDP, _ICMPV6, _HOP_BY_HOP = 2, 17, 58, 0
 _IGMP_QUERY, _MLD_QUERY = 0x11, 130  # RFC 3376, 4; RFC 3810, 5
 _FRAME = 256  # bytes: headers, and all that is looked at behind them
-# Refuses UDP: code, jt, jf, k of linux/filter.h. Once a datagram came nothing is to be learned from others, and to read
-# all of a fast feed twice could make this process too slow for it.
+# Programs for the kernel: code, jt, jf, k of linux/filter.h. At first it shows what is sent to groups alone: on a busy
+# host the rest would push that out.
+_MULTICAST = (
+    (0x30, 0, 0, 0),  # the IP version: A = byte 0
+    (0x74, 0, 0, 4),  # A >>= 4
+    (0x15, 3, 0, 6),  # if it is 6, skip 3
+    (0x30, 0, 0, 16),  # A = the first byte of the destination of IPv4
+    (0x74, 0, 0, 4),  # A >>= 4
+    (0x15, 2, 3, 0xE),  # whether it is in 224.0.0.0/4
+    (0x30, 0, 0, 24),  # A = the first byte of the destination of IPv6
+    (0x15, 0, 1, 0xFF),  # whether it is in ff00::/8
+    (0x06, 0, 0, _FRAME),
+    (0x06, 0, 0, 0),
+)
+# Once a datagram came it shows all but UDP: from others nothing is to be learned then, and to read all of a fast feed
+# twice could make this process too slow for it.
 _NO_UDP = (
     (0x30, 0, 0, 0),  # the IP version: A = byte 0
     (0x74, 0, 0, 4),  # A >>= 4
@@ -129,6 +143,7 @@ def listen(
             wire = undo.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL)))
             wire.setblocking(False)
             heard.wire = Counter()
+            _filter.attach(wire, _MULTICAST, "doctor")
         begun = time.monotonic()
         waiting = [each for each in (receiver, wire) if each is not None]
         while (left := begun + seconds - time.monotonic()) > 0 and (most is None or heard.received < most):
