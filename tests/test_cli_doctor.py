@@ -309,6 +309,12 @@ def test_a_container_behind_a_bridge_is_told_from_one_on_the_hosts_network(surro
     assert (place.step, place.verdict) == ("place", verdict)
 
 
+def test_a_container_without_a_card_is_not_said_to_have_a_veth_pair():
+    loopback = facts.Link("lo", 1, (), True, True, loopback=True)
+    place, *_ = judge.around(facts.Facts(surrounding="container", links=[loopback]))
+    assert (place.verdict, "loopback interface alone" in place.found, "veth" in place.found) == ("warning", True, False)
+
+
 def test_a_slow_clock_is_told():
     _, clock, stamps = judge.around(facts.Facts(clocksource="hpet", stamps="the card stamps nothing"))
     assert (clock.verdict, stamps.verdict) == ("warning", "ok")

@@ -382,6 +382,9 @@ def _place(facts: Facts) -> Step:
         found = "WSL: behind its NAT no multicast arrives from the network; mirrored networking brings it"
         return Step("place", "warning", found, "wslinfo --networking-mode")
     cards = [each for each in facts.links if not each.loopback]
+    if not cards:
+        found = "a container with the loopback interface alone, to which nothing comes from outside"
+        return Step("place", "warning", found, "docker run --network host")
     if any(each.kind != "veth" for each in cards):
         return Step("place", "ok", "a container, with an interface that is no end of a veth pair: the host's, perhaps")
     found = "a container of which each interface is one end of a veth pair: behind a bridge or a NAT of the host"
