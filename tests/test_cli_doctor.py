@@ -135,10 +135,11 @@ def test_what_it_says_to_type_can_be_typed_whatever_an_interface_is_called():
 
 @linux
 def test_a_setting_of_an_interface_with_a_dot_is_named_as_sysctl_takes_it(monkeypatch):
-    monkeypatch.setattr(facts, "setting", lambda path: 2 if "eth0.100" in path else 0)
+    forced = "net.ipv4.conf.eth0/100.force_igmp_version"
+    monkeypatch.setattr(facts._sysctl, "value", lambda name: 2 if name == forced else 0)
     found = facts.Facts()
     facts._add_settings(found, facts.Link("eth0.100", 2, (), True, True))
-    assert found.forced == ("net.ipv4.conf.eth0/100.force_igmp_version", 2)
+    assert found.forced == (forced, 2)
 
 
 def test_without_root_it_says_what_it_could_not_see():

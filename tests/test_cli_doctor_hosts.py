@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import pytest
-from net import python_environment, tool
+from net import python_environment, told, tool
 from rig import DEADLINE, joined_hosts
 
 import multicast as package
@@ -289,3 +289,15 @@ def test_a_link_that_is_down_and_one_without_carrier(hosts, doctor):
     with planted(hosts.tx, "ip link set feed1 down", "ip link set feed1 up"):
         found = doctor(f"239.77.0.1:{PORT}%feed1")
     assert (found["cause"], found["diagnosis"]) == ("interface", "feed1 is up, but has no carrier")
+
+
+def test_a_setting_of_an_interface_with_a_dot_in_its_name_is_read(hosts):
+    code = "import json; from multicast import _sysctl; print(json.dumps(_sysctl.value('net.ipv4.conf.a/b.rp_filter')))"
+    with planted(
+        hosts.rx,
+        "ip link set feed1 down; ip link set feed1 name a.b",
+        "ip link set a.b name feed1; ip link set feed1 up",
+    ):
+        hosts.rx.run("sh", "-c", "echo 2 > /proc/sys/net/ipv4/conf/a.b/rp_filter")
+        assert told(package, code, inside=hosts.rx) == 2
+    hosts.rx.wait_until_up("feed1")

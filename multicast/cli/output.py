@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 # SGR codes (ECMA-48, 8.3.117), by what they say
 _STYLES = {"good": "32", "warning": "33", "bad": "31", "strong": "1", "faint": "2", "title": "1;36"}
-
-
 _STYLED = re.compile("\x1b\\[[0-9;]*m")
 
 

@@ -107,10 +107,10 @@ def gather(asked: Feed | None = None) -> Facts:
 
 def _add_settings(facts: Facts, link: Link) -> None:
     family, protocol = ("ipv6", "mld") if facts.ipv6 else ("ipv4", "igmp")
-    for each in ("all", link.name):  # the kernel looks at "all" first
-        dotless = each.replace(".", "/")  # as sysctl(8) takes the name of an interface that has a dot
-        name = f"net.{family}.conf.{dotless}.force_{protocol}_version"
-        if facts.forced is None and (value := setting(f"{family}/conf/{each}/force_{protocol}_version")):
+    both = ("all", link.name.replace(".", "/"))  # the kernel looks at "all" first
+    for each in both:
+        name = f"net.{family}.conf.{each}.force_{protocol}_version"
+        if facts.forced is None and (value := _sysctl.value(name)):
             facts.forced = name, value
     if facts.ipv6:
         facts.version = "MLDv1" if facts.forced and facts.forced[1] == 1 else "MLDv2"
@@ -118,14 +118,8 @@ def _add_settings(facts: Facts, link: Link) -> None:
     # The kernel writes V3 also where no querier was ever seen (igmp_mc_seq_show of net/ipv4/igmp.c).
     told = _proc_net.parse_igmp(_read("igmp"))[1].get(link.index)
     facts.version = f"IGMPv{facts.forced[1]}" if facts.forced else told and f"IGMP{told.lower()}"
-    strict = [setting(f"ipv4/conf/{each}/rp_filter") for each in ("all", link.name)]
+    strict = [_sysctl.value(f"net.ipv4.conf.{each}.rp_filter") for each in both]
     facts.rp_filter = max((each for each in strict if each is not None), default=None)
-
-
-def setting(path: str) -> int | None:
-    """Return a number below /proc/sys/net. By its path: the name of an interface may have a dot."""
-    text = _text(f"/proc/sys/net/{path}")
-    return int(text) if text is not None and text.strip().isdecimal() else None
 
 
 def links() -> list[Link]:
