@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Everything a developer types: python3 dev.py demo | test | fuzz | check | docs | bench | pictures.
+"""Everything a developer types: python3 dev.py demo | test | fuzz | check | docs | bench | wheels | pictures.
 
 Owns `.venv`, made once with the standard library and pip alone, and kept up to date: what is compiled is built again
 when its source changes. Must run on any Python from 3.11 on, also one whose system manages its packages.
@@ -194,8 +194,9 @@ def watched():
 NOT_SANITIZED = """
 backend bench bench_live benchmarks capabilities capacity capture cli_doctor cli_doctor_firewall cli_doctor_hosts
 cli_doctor_machine cli_interfaces cli_interop cli_listen cli_listen_failing cli_send command crosstalk docs
-docs_commands error_queue ethtool examples feed feeds filter filter_hosts filter_programs guard hardware healing_load
-interop pacing pictures proc_net readme reference reports reports_filters sequence ssm_proof tracking tuning watch
+docs_commands error_queue ethtool examples feed feeds filter filter_hosts filter_programs guard hardening hardware
+healing_load interop pacing pictures proc_net readme reference release reports reports_filters sequence ssm_proof
+tracking tuning watch
 """
 PLANTED = {"MULTICAST_PLANT_OVERFLOW": "heap-buffer-overflow", "MULTICAST_PLANT_UNDEFINED": "shift exponent"}
 RECEIVE_ONE = """
@@ -373,6 +374,11 @@ def bench(arguments):
     return code_of([PYTHON, "-P", ROOT / "benchmarks", *arguments])
 
 
+def wheels(arguments):
+    set_up("wheels")
+    return code_of([PYTHON, ROOT / "release" / "wheels.py", *arguments], cwd=ROOT)
+
+
 # The README's pictures, by the word that makes each. Figures in README and docs/performance.md are of the plot's own
 # run: who commits a new plot writes those anew.
 PICTURES = {"listen": "docs/pictures/listen.svg", "benchmark": "docs/plots/drain.svg"}
@@ -408,6 +414,11 @@ COMMANDS = {
         bench,
         "this package beside bare C, the socket module and others, and what is to be shown;\n"
         "           scenarios by name, --quick or --full, --json FILE, --plots FOLDER",
+    ),
+    "wheels": (
+        wheels,
+        "the source distribution, and wheels from it for each CPython here, looked at and tried as users\n"
+        "           get them; in dist; --python PATH, as often as wanted, --at-once N",
     ),
     "pictures": (
         pictures,

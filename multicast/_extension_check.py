@@ -1,4 +1,4 @@
-"""The compiled extension that was found, or was not: whether it is this package's, and why there is none.
+"""The compiled extension that was found, or was not: whether it is whole, and this package's, and why there is none.
 
 Owns what a backend has to have. Must not import one, nor choose: the door does.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 
 from . import __version__
 
@@ -36,6 +37,40 @@ BACKEND_NAMES = (
     "set_source_filter",
     "unblock_source",
 )
+
+
+def refuse_cut() -> None:
+    """Refuse an extension that lacks its end: the system's loader maps what its head promises, and dies of that."""
+    for suffix in EXTENSION_SUFFIXES:
+        place = os.path.join(os.path.dirname(__file__), f"_skt{suffix}")
+        try:
+            with open(place, "rb", buffering=0) as file:
+                head, there = file.read(4096), os.fstat(file.fileno()).st_size
+        except OSError:
+            continue  # there is none, or the import says what is wrong with it
+        promised = _promised(head)
+        if promised > there:
+            raise ImportError(
+                f"the extension {place} is cut short: {there} bytes of {promised}. Install the package again "
+                "(pip install --force-reinstall multicast-skt), or set MULTICAST_BACKEND=stdlib to do without it",
+                name="multicast._skt",
+                path=place,
+            )
+        return  # the one that the import takes
+
+
+def _promised(head: bytes) -> int:
+    """How long a shared object is by what its head says (elf(5)): the end of its segments and its sections' table."""
+    if head[:5] != b"\x7fELF\x02":
+        return 0  # of 32 bits, or none: the loader refuses it
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(head[at : at + size], "big" if head[5] == 2 else "little")
+
+    sections = number(40, 8) + number(58, 2) * number(60, 2)  # e_shoff, e_shentsize, e_shnum
+    first, each, count = number(32, 8), number(54, 2), number(56, 2)  # e_phoff, e_phentsize, e_phnum
+    segments = range(first, min(first + each * count, len(head)), each or 1)
+    return max(sections, *(number(at + 8, 8) + number(at + 32, 8) for at in segments), 0)  # p_offset, p_filesz
 
 
 def refuse_another(backend: ModuleType) -> None:

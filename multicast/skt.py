@@ -104,6 +104,7 @@ if _choice not in ("auto", "native", "stdlib"):
 BACKEND = "stdlib"
 BACKEND_REASON = "MULTICAST_BACKEND=stdlib"
 if _choice != "stdlib":
+    _extension_check.refuse_cut()
     try:
         import multicast._skt as _extension  # type: ignore[import-not-found,unused-ignore]
     except ModuleNotFoundError as _error:

