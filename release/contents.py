@@ -12,9 +12,12 @@ import re
 import zipfile
 from pathlib import Path, PurePosixPath
 
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
 # What a wheel's name says: PEP 427, with the several platforms that auditwheel writes into one (PEP 425).
 NAME = re.compile(r"(?P<name>\w+)-(?P<version>[^-]+)-(?P<python>[^-]+)-(?P<abi>[^-]+)-(?P<platform>[^-]+)\.whl$")
-MANYLINUX = re.compile(r"manylinux_2_(\d+)_\w+$")
+MANYLINUX, MUSLLINUX = re.compile(r"manylinux_2_(\d+)_\w+$"), re.compile(r"musllinux_1_[12]_\w+$")  # PEP 600, 656
 NEWEST_GLIBC = 28  # of RHEL 8 and its kin, the oldest system that the wheels are for
 ALIASES = {"manylinux2014": 17, "manylinux2010": 12, "manylinux1": 5}
 PACKAGED = {".py", ".typed", ".pyi"}  # of the sources; beside them the extension
@@ -51,20 +54,25 @@ def _bill_faults(archive: zipfile.ZipFile, info: str, native: bool) -> list[str]
     name = f"{info}/sboms/multicast-skt.cdx.json"
     if name not in archive.namelist():
         return ["no bill of materials (PEP 770)"]
-    within = {each["name"] for each in json.loads(archive.read(name))["components"]}
+    text = archive.read(name).decode()
+    if (invalid := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)) is not None:
+        return [f"its bill of materials is no CycloneDX: {str(invalid).splitlines()[0]}"]
+    within = {each["name"] for each in json.loads(text).get("components", [])}
     wanted = {"Cython"} if native else set()
     return [] if within == wanted else [f"its bill of materials lists {sorted(within)}, not {sorted(wanted)}"]
 
 
 def platform_faults(name: str) -> list[str]:
-    """What is wrong with the platforms in a wheel's name: each has to be a manylinux of glibc 2.28 or before."""
+    """What is wrong with the platforms in a wheel's name: each has to be for glibc 2.28 or musl 1.2, or before."""
     parts = NAME.match(name)
     found = []
     for platform in parts["platform"].split(".") if parts else ["none"]:
+        if MUSLLINUX.match(platform):
+            continue
         numbered = MANYLINUX.match(platform)
         glibc = int(numbered[1]) if numbered else ALIASES.get(platform.split("_")[0])
         if glibc is None:
-            found.append(f"{platform} is not portable (manylinux)")
+            found.append(f"{platform} is neither manylinux nor musllinux")
         elif glibc > NEWEST_GLIBC:
             found.append(f"{platform} needs a newer glibc than 2.{NEWEST_GLIBC}")
     return found

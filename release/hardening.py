@@ -12,6 +12,7 @@ from typing import Any
 
 from elftools.elf.elffile import ELFFile
 
+STARTUP = {"_init", "_fini"}  # musl's own, in whatever is linked with it
 EXECUTABLE, WRITABLE = 1, 2  # PF_X and PF_W, elf(5)
 BIND_NOW, NOW = 8, 1  # DF_BIND_NOW of DT_FLAGS, DF_1_NOW of DT_FLAGS_1
 # The C library's functions that have a twin which is told how long the destination is: what the extension calls of
@@ -36,6 +37,7 @@ def faults(shared_object: bytes, exported: set[str], *, fortified: bool) -> list
     if "DT_TEXTREL" in tags:
         found.append("TEXTREL: its code is changed when it is loaded")
     here, needed = _symbols(elf)
+    here -= STARTUP
     if here != exported:
         found.append(f"exports {', '.join(sorted(here)) or 'nothing'} in place of {', '.join(sorted(exported))}")
     if "__stack_chk_fail" not in needed:

@@ -68,10 +68,10 @@ def build(tmp_path_factory):
     """Build the source with some options replaced: the shared object's bytes."""
     folder = tmp_path_factory.mktemp("hardening")
     source, built = folder / "source.c", folder / "built.so"
-    source.write_text(SOURCE, "utf-8")
     compiler = shlex.split(os.environ.get("CC", "cc"))
 
-    def build(fault: Fault | None = None) -> bytes:
+    def build(fault: Fault | None = None, more: str = "") -> bytes:
+        source.write_text(SOURCE + more, "utf-8")
         instead = fault.instead if fault else {}
         options = [word for option in COMPILE + LINK for word in instead.get(option, [option])]
         hiding = "{ local: *; };"  # for the linker that reads it from stdin, where it is asked to
@@ -111,6 +111,13 @@ def test_memory_that_is_writable_and_executable_is_found(build):
     at = int.from_bytes(whole[32:40], sys.byteorder) + code * 56 + 4  # e_phoff, Elf64_Phdr, p_flags
     planted = whole[:at] + (7).to_bytes(4, sys.byteorder) + whole[at + 4 :]
     assert hardening.faults(planted, {"begin"}, fortified=True) == ["memory that is writable and executable"]
+
+
+def test_what_musl_puts_into_each_object_is_not_held_against_it(build):
+    alone = Fault("", {"-shared": ["-shared", "-nostartfiles"]})  # glibc has these two as well, not exported
+    built = build(alone, '__attribute__((visibility("default"))) void _init(void) {}')
+    assert hardening.exports(built) == {"begin", "_init"}
+    assert hardening.faults(built, {"begin"}, fortified=True) == []
 
 
 def test_where_the_c_library_has_no_checked_functions_none_is_asked_for(build):

@@ -30,11 +30,17 @@ NATIVE = "cp311-cp311-manylinux_2_28_x86_64"
 METADATA = "Metadata-Version: 2.4\nName: multicast-skt\nRequires-Dist: rich>=13.7; extra == 'cli'\n"
 
 
+def bill(*names: str) -> str:
+    """A bill of materials in CycloneDX that lists these."""
+    components = [{"type": "library", "name": name} for name in names]
+    return json.dumps({"bomFormat": "CycloneDX", "specVersion": "1.6", "components": components})
+
+
 def packed(folder: Path, tag: str, changed: dict[str, str | bytes | None]) -> Path:
     """A wheel as it should be, but for what is changed: files by name, None for one that is left out."""
     native = "-none-" not in tag
     files: dict[str, str | bytes | None] = dict.fromkeys(["multicast/", *PACKAGED], "")
-    files |= {f"{INFO}/METADATA": METADATA, BILL: json.dumps({"components": [{"name": "Cython"}] * native})}
+    files |= {f"{INFO}/METADATA": METADATA, BILL: bill("Cython") if native else bill()}
     files |= {EXTENSION: "an extension"} if native else {}
     path = folder / f"multicast_skt-1.2.3-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
@@ -54,15 +60,20 @@ FAULTS: dict[str, tuple[str, dict[str, str | bytes | None], str]] = {
     "the mark of types left out": (NATIVE, {"multicast/py.typed": None}, "multicast/py.typed is missing"),
     "a source of the extension": (NATIVE, {"multicast/_skt.pyx": ""}, "multicast/_skt.pyx is not of the sources"),
     "a file of nobody's": (NATIVE, {"multicast/old.py": ""}, "multicast/old.py is not of the sources"),
-    "no extension": (NATIVE, {EXTENSION: None, BILL: '{"components": []}'}, "0 extensions in a wheel tagged cp311"),
+    "no extension": (NATIVE, {EXTENSION: None, BILL: bill()}, "0 extensions in a wheel tagged cp311"),
     "two extensions": (NATIVE, {"multicast/_skt.abi3.so": ""}, "2 extensions in a wheel tagged cp311"),
     "an extension in a wheel of Python": (
         "py3-none-win_amd64",
-        {EXTENSION: "", BILL: '{"components": [{"name": "Cython"}]}'},
+        {EXTENSION: "", BILL: bill("Cython")},
         "1 extensions in a wheel tagged none",
     ),
     "no bill of materials": (NATIVE, {BILL: None}, "no bill of materials (PEP 770)"),
-    "a bill with less": (NATIVE, {BILL: '{"components": []}'}, "its bill of materials lists [], not ['Cython']"),
+    "a bill with less": (NATIVE, {BILL: bill()}, "its bill of materials lists [], not ['Cython']"),
+    "a bill of another form": (
+        NATIVE,
+        {BILL: bill("Cython").replace("library", "lib")},
+        "no CycloneDX: 'lib' is not one of",
+    ),
     "a dependency": (NATIVE, {f"{INFO}/METADATA": "Requires-Dist: numpy\n"}, "needs numpy at run time"),
     "too much": (
         NATIVE,
@@ -91,7 +102,9 @@ def test_what_is_no_wheel_is_said(tmp_path):
     [
         ("manylinux_2_28_x86_64", []),
         ("manylinux_2_17_x86_64.manylinux2014_x86_64", []),
-        ("linux_x86_64", ["linux_x86_64 is not portable (manylinux)"]),
+        ("musllinux_1_2_aarch64", []),
+        ("musllinux_1_3_aarch64", ["musllinux_1_3_aarch64 is neither manylinux nor musllinux"]),
+        ("linux_x86_64", ["linux_x86_64 is neither manylinux nor musllinux"]),
         ("manylinux_2_31_x86_64", ["manylinux_2_31_x86_64 needs a newer glibc than 2.28"]),
         ("manylinux_2_28_x86_64.manylinux_2_36_x86_64", ["manylinux_2_36_x86_64 needs a newer glibc than 2.28"]),
     ],
