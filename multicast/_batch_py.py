@@ -16,7 +16,7 @@ from ._endpoint_py import final
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from typing import Any, NoReturn, Self, SupportsIndex, overload
 
     from typing_extensions import Buffer
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING:
 
-    class _Block(Sequence[memoryview]):
+    class _Block:
         def __new__(cls, data: Buffer) -> Self: ...
         def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -127,11 +127,11 @@ class Batch(_Block):
     if TYPE_CHECKING:
 
         @overload
-        def __getitem__(self, index: SupportsIndex) -> memoryview: ...
+        def __getitem__(self, index: SupportsIndex, /) -> memoryview: ...
         @overload
-        def __getitem__(self, index: slice) -> list[memoryview]: ...
+        def __getitem__(self, index: slice, /) -> list[memoryview]: ...
 
-    def __getitem__(self, index: SupportsIndex | slice) -> memoryview | list[memoryview]:
+    def __getitem__(self, index: SupportsIndex | slice, /) -> memoryview | list[memoryview]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         i = self._at(index)
@@ -143,14 +143,6 @@ class Batch(_Block):
         for start, length in zip(self._offsets, self._lengths, strict=True):
             yield whole[start : start + length]
 
-    def __contains__(self, value: object) -> bool:
-        return any(view == value for view in self)
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    __hash__ = object.__hash__
-
     def __repr__(self) -> str:
         return f"<multicast.Batch of {len(self)} datagrams>"
 
@@ -159,7 +151,15 @@ class Batch(_Block):
     def __reduce__(self) -> NoReturn:
         raise TypeError("a batch can't be pickled or copied; bytes(view) can")
 
-    if not TYPE_CHECKING:  # of bytes, what a batch does not do
+    if not TYPE_CHECKING:  # of bytes, what a batch does as any object does, or not at all
+        __hash__ = object.__hash__
+
+        def __eq__(self, other):
+            return self is other
+
+        def __contains__(self, value):
+            return any(view == value for view in self)
+
         __add__ = __mul__ = __rmul__ = __mod__ = __rmod__ = __lt__ = __le__ = __gt__ = __ge__ = None
 
     @property

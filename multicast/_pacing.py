@@ -42,9 +42,9 @@ class Pacer:
         if rate < 1:
             raise ValueError(f"Pacer: rate is at least 1, not {rate}")
         self.rate = rate
-        self.batch = min(-(-rate * TICK // _SECOND), MOST_AT_ONCE)  # how many are due together
-        self.stalls = 0  # how often it fell behind by STALL or more
-        self.longest = 0  # ns: the greatest lateness
+        self.batch: int = min(-(-rate * TICK // _SECOND), MOST_AT_ONCE)  # how many are due together
+        self.stalls: int = 0  # how often it fell behind by STALL or more
+        self.longest: int = 0  # ns: the greatest lateness
         self._clock, self._sleep = clock, sleep
         self._begun: int | None = None  # when the first one was due
         self._due = 0  # the number of the next datagram

@@ -167,7 +167,7 @@ class Poller(Closable):
     def __len__(self) -> int:
         return len(self._watched)
 
-    def __contains__(self, receiver: object) -> bool:
+    def __contains__(self, receiver: object, /) -> bool:
         return isinstance(receiver, Receiver) and receiver in self._watched
 
     # Waiting

@@ -116,7 +116,8 @@ class Tracker:
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
-        self.short = self.untracked = 0
+        self.short: int = 0
+        self.untracked: int = 0
         self.streams: dict[tuple[object, bytes], Stream] = {}
         self._layout, self._order = _layout(sequence)
 

@@ -57,7 +57,8 @@ class Queue:
     """
 
     def __init__(self, datagrams: Sequence[bytes], *, trains: bool = False, sock: socket.socket | None = None) -> None:
-        self.datagrams, self.count = datagrams, len(datagrams)
+        self.datagrams: Sequence[bytes] = datagrams
+        self.count: int = len(datagrams)
         with contextlib.ExitStack() as undo:
             self.socket: socket.socket = undo.enter_context(joined_socket() if sock is None else sock)
             self.socket.setblocking(False)

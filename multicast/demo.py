@@ -87,10 +87,13 @@ class Tally:
     """Which datagrams the sequence numbers say are missing, and the line for each second."""
 
     def __init__(self, feed: SyntheticFeed, name: str, show: Callable[[str], None]) -> None:
-        self.feed, self.name, self.show = feed, name, show
-        self.gaps = self.missing = 0
+        self.feed: SyntheticFeed = feed
+        self.name: str = name
+        self.show: Callable[[str], None] = show
+        self.gaps: int = 0
+        self.missing: int = 0
         self.expected = 1
-        self.next_line = time.monotonic() + 1
+        self.next_line: float = time.monotonic() + 1
         self._last = Count(0, 0, 0, 0)
         self._cpu = time.thread_time()
 
@@ -186,7 +189,8 @@ class Publisher:
             self._process.start()
         theirs.close()
         self.sent: int | None = None
-        self.seconds = self._done = 0.0
+        self.seconds: float = 0.0
+        self._done = 0.0
 
     def __enter__(self) -> Publisher:
         return self

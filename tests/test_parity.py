@@ -116,6 +116,15 @@ def test_methods_have_the_same_signatures(both, name):
     }
 
 
+def test_functions_of_the_backends_have_the_same_signatures(both):
+    native, twin = (package.skt._backend for package in both)
+    names = [name for name in twin.__all__ if inspect.isfunction(getattr(twin, name))]
+    assert "join_group" in names
+    assert {name: plain(inspect.signature(getattr(native, name))) for name in names} == {
+        name: plain(inspect.signature(getattr(twin, name))) for name in names
+    }
+
+
 @pytest.mark.parametrize("name", ["Receiver", "Sender"])
 def test_classes_are_made_by_the_arguments_that_their_docstring_says(both, name):
     native, twin = both

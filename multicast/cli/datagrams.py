@@ -54,7 +54,7 @@ class Lines:
     """
 
     def __init__(self, descriptor: int, longest: int) -> None:
-        self.waited = False
+        self.waited: bool = False
         self._descriptor, self._longest = descriptor, longest
         self._lines: deque[bytes] = deque()
         self._rest = b""

@@ -138,9 +138,11 @@ class Listening:
     """One run of the command."""
 
     def __init__(self, given: argparse.Namespace, meters: list[Meter], output: Output) -> None:
-        self.given, self.meters, self.output = given, meters, output
-        self.began = time.monotonic()
-        self.of = {receiver: meter for meter in meters for receiver in meter.receivers}
+        self.given: argparse.Namespace = given
+        self.meters: list[Meter] = meters
+        self.output: Output = output
+        self.began: float = time.monotonic()
+        self.of: dict[Receiver, Meter] = {receiver: meter for meter in meters for receiver in meter.receivers}
         self.left: int | None = given.count
         self._values: list[dict[str, Any]] = []
         self._drawn = False

@@ -33,6 +33,13 @@ class Counted:
     """What came in some time: of datagrams, bytes and batches how many, the longest gap (ns) and the last stamp."""
 
     __slots__ = ("batches", "bytes", "datagrams", "first_ns", "last_ns", "longest_gap_ns", "since_ns")
+    datagrams: int
+    bytes: int
+    batches: int
+    longest_gap_ns: int
+    since_ns: int
+    first_ns: int | None
+    last_ns: int | None
 
     def __init__(self, since_ns: int, last_ns: int | None = None) -> None:
         self.datagrams = self.bytes = self.batches = self.longest_gap_ns = 0
@@ -94,14 +101,15 @@ class Meter:
         **options: Any,
     ) -> None:
         self.feed = feed
-        self.tracker = None if sequence is None else Tracker(sequence)
+        self.tracker: Tracker | None = None if sequence is None else Tracker(sequence)
         self.sources: set[bytes] = set()
         self.history: deque[float] = deque(maxlen=REMEMBERED)
         self.receivers: list[Receiver] = []
-        self.clock = "kernel"
+        self.clock: str = "kernel"
         self.error: OSError | None = None
         self._ended_ns: int | None = None  # when it failed
-        self.by_group = feed.count > 1 and (by_group or sequence is not None)  # each group has numbers of its own
+        # Each group has numbers of its own.
+        self.by_group: bool = feed.count > 1 and (by_group or sequence is not None)
         self._by_source = sequence is not None and sequence.stream_at is None
         self._stamps: dict[Receiver, int] = {}  # the last of each
         self._only: tuple[int, bytes, bytes] = 0, b"", b""  # how a batch's sources look if they are those of the last

@@ -32,7 +32,7 @@ class Rulesets:
     def __init__(self, nft: dict[str, Any] | None, saved: Mapping[str, str]) -> None:
         self.nft = nft
         self.saved = saved
-        self.readable = nft is not None or bool(self.saved)
+        self.readable: bool = nft is not None or bool(self.saved)
 
     @classmethod
     def read(cls, *, ipv6: bool) -> Rulesets:
