@@ -344,10 +344,11 @@ def check(arguments):
         ["ruff", "format", "--check", "."],
         ["cython-lint", "multicast", "tests"],
         ["mypy"],
+        ["python", "release/typed.py"],
     ):
         say(" ".join(command))
         if subprocess.run([tools / command[0], *command[1:]], cwd=ROOT, env=environment, check=False).returncode:
-            failed.append(command[0])
+            failed.append(" ".join(command))
     if failed:
         say(f"failed: {', '.join(failed)}")
     return len(failed)
@@ -408,7 +409,7 @@ COMMANDS = {
         "ten million hostile control messages and batches, for what reads and sorts them, under the sanitizers;\n"
         "           half a minute; --cases N --seed N --first N",
     ),
-    "check": (check, "lint and types: ruff, cython-lint, mypy"),
+    "check": (check, "lint and types: ruff, cython-lint, mypy, stubtest, pyright"),
     "docs": (docs, "the documentation, as pages for a browser, in build/docs; a warning is an error"),
     "bench": (
         bench,

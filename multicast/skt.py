@@ -101,12 +101,12 @@ _choice = os.environ.get("MULTICAST_BACKEND") or "auto"
 if _choice not in ("auto", "native", "stdlib"):
     raise ImportError(f"MULTICAST_BACKEND={_choice!r}: use auto, native or stdlib")
 
-BACKEND = "stdlib"
-BACKEND_REASON = "MULTICAST_BACKEND=stdlib"
+BACKEND: str = "stdlib"
+BACKEND_REASON: str = "MULTICAST_BACKEND=stdlib"
 if _choice != "stdlib":
     _extension_check.refuse_cut()
     try:
-        import multicast._skt as _extension  # type: ignore[import-not-found,unused-ignore]
+        import multicast._skt as _extension
     except ModuleNotFoundError as _error:
         # Only this may end on the other backend. An extension that is there and does not load is an error, as it is.
         if _error.name != "multicast._skt":
