@@ -95,8 +95,8 @@ def tested(environment: Environment, wheel: Path, away: Path) -> dict[str, int]:
             shutil.copyfile(source, target)
     environment.pip("install", "--quiet", "--force-reinstall", f"{wheel}[wheel-test]")
     variables = {"PYTHONSAFEPATH": "1", "MULTICAST_TEST_LIBRARY": str(environment.folder)}
-    said = environment.run("tests/wheel.py", cwd=away, environment=variables).stdout
-    found = dict(re.findall(r"^wheel: (\w+): (\d+) passed$", said, re.MULTILINE))
+    said = environment.run("tests/installed.py", cwd=away, environment=variables).stdout
+    found = dict(re.findall(r"^installed: (\w+): (\d+) passed$", said, re.MULTILINE))
     return {backend: int(count) for backend, count in found.items()}
 
 

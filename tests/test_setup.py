@@ -96,7 +96,8 @@ def test_a_setting_asks_for_the_limited_api(script):
     distribution.get_option_dict("bdist_wheel")["py_limited_api"] = ("command line", "cp312")
     command = found.BuildExt(distribution)
     command.finalize_options()
-    command.finalize_options()  # as setuptools does: the macros are not to add up
+    command.initialize_options()  # as setuptools does: the macros are not to add up
+    command.finalize_options()
     (extension,) = distribution.ext_modules
     assert extension.py_limited_api
     assert [each for each in extension.define_macros if each[0] == "Py_LIMITED_API"] == [

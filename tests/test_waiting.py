@@ -13,7 +13,7 @@ import time
 
 import pytest
 from net import python_environment
-from waiting import Receiving
+from waiting import Receiving, interrupted
 
 
 def test_without_a_timeout_it_waits_for_the_first_datagram(opened):
@@ -85,21 +85,10 @@ def test_fileno_is_ready_when_a_datagram_is(opened):
     assert len(rx.recv_batch(0)) == 1
 
 
-def interrupting(seconds):
-    """A thread that sends this process SIGINT after a while, to its main thread."""
-    main = threading.main_thread().ident
-    thread = threading.Timer(seconds, signal.pthread_kill, (main, signal.SIGINT))
-    thread.start()
-    return thread
-
-
 def test_ctrl_c_ends_a_wait_and_leaves_the_receiver_as_it_was(opened):
     rx, far = opened.pipe(timeout=None)
     for i in range(20):
-        thread = interrupting(0.005)
-        with pytest.raises(KeyboardInterrupt):
-            rx.recv_batch()
-        thread.join()
+        interrupted(rx.recv_batch, 0.005)
         far.send(bytes([i]))
         assert bytes(rx.recv_batch()[0]) == bytes([i])
     assert rx.stats().datagrams == 20

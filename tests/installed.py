@@ -1,4 +1,4 @@
-"""The tests that every wheel has to pass where it is installed: `python tests/wheel.py`, from a copy of this folder.
+"""The tests that each wheel has to pass where it is installed: `python tests/installed.py`, in a copy of the tests.
 
 Owns which they are: those of what a build can get wrong, as far as they need only Python, a loopback interface and the
 extra `wheel-test`. Each backend is tested in a process of its own.
@@ -48,9 +48,9 @@ def passed(backend: str, arguments: list[str]) -> int | None:
     count = re.search(r"(\d+) passed", done.stdout.rstrip().rpartition("\n")[2])
     found = int(count[1]) if count else 0
     if done.returncode or found < FEWEST:
-        print(f"wheel: {backend}: failed, exit status {done.returncode}, {found} passed")
+        print(f"installed: {backend}: failed, exit status {done.returncode}, {found} passed")
         return None
-    print(f"wheel: {backend}: {found} passed", flush=True)
+    print(f"installed: {backend}: {found} passed", flush=True)
     return found
 
 
