@@ -8,7 +8,10 @@ __version__ = "0.1.0"
 
 import socket
 
-from . import skt
+from . import (
+    _other_package,  # noqa: F401  # first: what is imported next may be the other project's
+    skt,
+)
 from .skt import (
     BACKEND,
     BACKEND_REASON,

@@ -11,7 +11,13 @@ import socket
 import sys
 import warnings
 
-from . import _arguments, _errors, _extension_check, _membership
+from . import (
+    _arguments,
+    _errors,
+    _extension_check,
+    _membership,
+    _other_package,  # noqa: F401  # also here: __init__.py may be the other project's
+)
 from ._capacity import receive_capacity
 from ._columns import COLUMNS
 from ._error_queue import read_errors, set_error_queue
