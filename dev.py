@@ -195,8 +195,8 @@ NOT_SANITIZED = """
 backend bench bench_live benchmarks capabilities capacity capture cli_doctor cli_doctor_firewall
 cli_doctor_hosts cli_doctor_machine cli_interfaces cli_interop cli_listen cli_listen_failing cli_send command
 crosstalk docs docs_commands error_queue ethtool examples feed feeds filter filter_hosts filter_programs guard
-hardening hardware healing_load interop other_package pacing pictures proc_net readme reference release
-reports reports_filters sequence setup ssm_proof tracking tuning watch
+hardening hardware healing_load import_quiet interop other_package pacing pictures proc_net readme reference
+release reports reports_filters security sequence setup ssm_proof tracking tuning watch
 """
 PLANTED = {"MULTICAST_PLANT_OVERFLOW": "heap-buffer-overflow", "MULTICAST_PLANT_UNDEFINED": "shift exponent"}
 RECEIVE_ONE = """
