@@ -419,7 +419,7 @@ COMMANDS = {
     "wheels": (
         wheels,
         "the source distribution, and wheels from it for each CPython here, looked at and tried as users\n"
-        "           get them; in dist; --python PATH, as often as wanted, --at-once N",
+        "           get them; in dist; --python PATH, as often as wanted, --at-once N, --look FOLDER",
     ),
     "pictures": (
         pictures,

