@@ -196,7 +196,7 @@ backend bench bench_live benchmarks capabilities capacity capture cli_doctor cli
 cli_doctor_hosts cli_doctor_machine cli_interfaces cli_interop cli_listen cli_listen_failing cli_send command
 crosstalk docs docs_commands error_queue ethtool examples feed feeds filter filter_hosts filter_programs guard
 hardening hardware healing_load import_quiet interop other_package pacing pictures proc_net readme reference
-release reports reports_filters security sequence setup ssm_proof tracking tuning watch
+release reports reports_filters security sequence setup ssm_proof tracking tuning watch workflows
 """
 PLANTED = {"MULTICAST_PLANT_OVERFLOW": "heap-buffer-overflow", "MULTICAST_PLANT_UNDEFINED": "shift exponent"}
 RECEIVE_ONE = """
@@ -339,12 +339,20 @@ def check(arguments):
     tools = PYTHON.parent
     environment = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
     failed = []
+    workflows = sorted(str(each.relative_to(ROOT)) for each in (ROOT / ".github" / "workflows").glob("*.yml"))
+    of_workflows = (
+        ["check-jsonschema", "--builtin-schema", "vendor.github-workflows", *workflows],
+        ["check-jsonschema", "--builtin-schema", "vendor.dependabot", ".github/dependabot.yml"],
+        ["zizmor", "--offline", "--quiet", "--persona", "pedantic", ".github"],
+    )
     for command in (
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],
         ["cython-lint", "multicast", "tests"],
         ["mypy"],
         ["python", "release/typed.py"],
+        ["validate-pyproject", "pyproject.toml"],
+        *(of_workflows if workflows else ()),  # a source distribution has none
     ):
         say(" ".join(command))
         if subprocess.run([tools / command[0], *command[1:]], cwd=ROOT, env=environment, check=False).returncode:
@@ -409,7 +417,7 @@ COMMANDS = {
         "ten million hostile control messages and batches, for what reads and sorts them, under the sanitizers;\n"
         "           half a minute; --cases N --seed N --first N",
     ),
-    "check": (check, "lint and types: ruff, cython-lint, mypy, stubtest, pyright"),
+    "check": (check, "lint and types: ruff, cython-lint, mypy, stubtest, pyright; of the workflows: schemas, zizmor"),
     "docs": (docs, "the documentation, as pages for a browser, in build/docs; a warning is an error"),
     "bench": (
         bench,
