@@ -194,9 +194,10 @@ def watched():
 NOT_SANITIZED = """
 backend bench bench_live benchmarks capabilities capacity capture cli_doctor cli_doctor_firewall
 cli_doctor_hosts cli_doctor_machine cli_interfaces cli_interop cli_listen cli_listen_failing cli_send command
-crosstalk docs docs_commands error_queue ethtool examples feed feeds filter filter_hosts filter_programs guard
-hardening hardware healing_load import_quiet interop other_package pacing pictures proc_net readme reference
-release reports reports_filters security sequence setup ssm_proof tracking tuning watch workflows
+crosstalk docs docs_commands error_queue ethtool examples feed feeds filter filter_hosts filter_programs
+free_threading guard hardening hardware healing_load import_quiet interop other_package pacing pictures
+proc_net readme reference release reports reports_filters security sequence setup ssm_proof tracking tuning
+watch workflows
 """
 PLANTED = {"MULTICAST_PLANT_OVERFLOW": "heap-buffer-overflow", "MULTICAST_PLANT_UNDEFINED": "shift exponent"}
 RECEIVE_ONE = """
@@ -273,11 +274,20 @@ def demo(arguments):
 ALONE = ("-m", "alone")
 SIDE_BY_SIDE = ("-m", "not alone", "--numprocesses", "2", "--dist", "loadfile", "--max-worker-restart", "0")
 
+# `--parallel-threads N` has N threads run a test at the same time (pytest-run-parallel), for Pythons without a GIL: one
+# that makes for itself all that it uses. What is made once for a test would be the threads' together.
+BY_THREADS = ["arguments", "arguments_values", "batches", "columns", "feed", "sequence", "sending"]
+MADE_FOR_A_TEST = ["feed", "opened", "opened_native", "monkeypatch"]
+
 
 def test(arguments):
     sanitize = "--sanitize" in arguments
     arguments = [each for each in arguments if each != "--sanitize"]
     set_up("test")
+    if "--parallel-threads" in arguments:
+        set_up("threads")
+        arguments = [*arguments, "-o", "thread_unsafe_fixtures=" + "\n".join(MADE_FOR_A_TEST)]
+        arguments += [f"tests/test_{name}.py" for name in BY_THREADS]
     environment = os.environ | {"PYTHONSAFEPATH": "1"}
     if sanitize:
         prove_sanitizers()
@@ -411,7 +421,11 @@ def pictures(arguments):
 
 COMMANDS = {
     "demo": (demo, "a synthetic feed on the loopback interface, received at full rate, 10 s"),
-    "test": (test, "every test on both backends; --sanitize: with AddressSanitizer and UBSan; the rest is pytest's"),
+    "test": (
+        test,
+        "every test on both backends; --sanitize: with AddressSanitizer and UBSan;\n"
+        "           --parallel-threads N: some of them, each by N threads at a time; the rest is pytest's",
+    ),
     "fuzz": (
         fuzz,
         "ten million hostile control messages and batches, for what reads and sorts them, under the sanitizers;\n"
