@@ -274,9 +274,6 @@ def demo(arguments):
 ALONE = ("-m", "alone")
 SIDE_BY_SIDE = ("-m", "not alone", "--numprocesses", "2", "--dist", "loadfile", "--max-worker-restart", "0")
 
-# What a system other than Linux can run; most tests look at what Linux does.
-PORTABLE = ["any_system", "contract", "feed", "feeds", "free_threading", "pacing", "sequence"]
-
 # `--parallel-threads N` has N threads run a test at the same time (pytest-run-parallel), for Pythons without a GIL: one
 # that makes for itself all that it uses. What is made once for a test would be the threads' together.
 BY_THREADS = ["arguments", "arguments_values", "batches", "columns", "feed", "sequence", "sending"]
@@ -291,8 +288,8 @@ def test(arguments):
         set_up("threads")
         arguments = [*arguments, "-o", "thread_unsafe_fixtures=" + "\n".join(MADE_FOR_A_TEST)]
         arguments += [f"tests/test_{name}.py" for name in BY_THREADS]
-    elif sys.platform != "linux" and not arguments:
-        arguments = [f"tests/test_{name}.py" for name in PORTABLE]
+    elif sys.platform != "linux" and not arguments:  # most tests look at what Linux does
+        return code_of([PYTHON, ROOT / "tests" / "installed.py"], cwd=ROOT)
     environment = os.environ | {"PYTHONSAFEPATH": "1"}
     if sanitize:
         prove_sanitizers()
