@@ -10,6 +10,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import shutil
@@ -80,6 +81,7 @@ def sources() -> list[str]:
     return [name for name in files if not name.startswith(made) and ".egg-info/" not in name]
 
 
+@functools.cache  # a commit that is made meanwhile is not what is built
 def dated() -> dict[str, str]:
     """SOURCE_DATE_EPOCH for what is built: as it is set, or when the last commit was made."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
