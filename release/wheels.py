@@ -73,8 +73,8 @@ def alike(what: str, one: Path, other: Path) -> None:
 
 def sources() -> list[str]:
     """The files that are under version control, or will be; in an unpacked source distribution, all of it."""
-    git = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT, check=False)
-    if git.returncode == 0:
+    if (ROOT / ".git").exists():
+        git = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
         return [name for name in git.stdout.splitlines() if (ROOT / name).is_file()]
     made = ("build/", "dist/", ".venv/", "PKG-INFO")
     files = (each.relative_to(ROOT).as_posix() for each in ROOT.rglob("*") if each.is_file())
@@ -84,22 +84,31 @@ def sources() -> list[str]:
 @functools.cache  # a commit that is made meanwhile is not what is built
 def dated() -> dict[str, str]:
     """SOURCE_DATE_EPOCH for what is built: as it is set, or when the last commit was made."""
-    given = os.environ.get("SOURCE_DATE_EPOCH")
-    git = run("git", "log", "-1", "--format=%ct", cwd=ROOT, check=False)
-    return {"SOURCE_DATE_EPOCH": given or (git.stdout.strip() if git.returncode == 0 else "1704067200")}
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if not epoch and (ROOT / ".git").exists():
+        epoch = run("git", "log", "-1", "--format=%ct", cwd=ROOT).stdout.strip()
+    return {"SOURCE_DATE_EPOCH": epoch or "1704067200"}  # 2024: what is unpacked from an archive has no date to go by
+
+
+def copied(names: list[str], source: Path, target: Path, *, mask: int, seconds: int) -> Path:
+    """Copy files, each with the permissions that a umask leaves and a time in seconds since the epoch."""
+    for name in names:
+        copy = target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, copy)
+        copy.chmod(0o666 & ~mask)
+        os.utime(copy, (seconds, seconds))
+    return target
 
 
 def build_sdist() -> Path:
     """Build it twice, in copies of the sources that differ in what must not matter: names, times, permissions."""
+    names = sources()
+    one = copied(names, ROOT, WORK / "sources" / "one", mask=0o022, seconds=10**9)
+    other = copied(names, one, WORK / "sources" / "another-name", mask=0o002, seconds=2 * 10**9)
     built = []
-    for number, (name, mask) in enumerate((("one", 0o022), ("another-name", 0o002))):
-        copy = WORK / "sources" / name
-        for each in sources():
-            (copy / each).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / each, copy / each)
-            (copy / each).chmod(0o666 & ~mask)
-            os.utime(copy / each, (10**9 + number, 10**9 + number))
-        out = WORK / "sdist" / name
+    for copy, mask in ((one, 0o022), (other, 0o002)):
+        out = WORK / "sdist" / copy.name
         run(sys.executable, "-m", "build", "--sdist", "--outdir", out, copy, environment=dated(), umask=mask)
         built += out.iterdir()
     alike("the source distribution", *built)
