@@ -18,8 +18,9 @@ import sys
 import tarfile
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import contents
 import hardening
@@ -32,6 +33,7 @@ DIST = ROOT / "dist"
 TOOLS = Path(sys.executable).parent
 ABI3 = "cp312"  # the oldest Python that the wheel of the limited API is for
 EXPORTED = {"PyInit__skt"}
+Result = TypeVar("Result")
 COLUMNS = ("tag", "tried on", "bytes", "backend", "native passed", "stdlib passed", "hardening", "exports")
 
 
@@ -202,30 +204,44 @@ def look(wheels: list[Path]) -> None:
 # The command -------------------------------------------------------------------------------------------------------
 
 
-def build_all(interpreters: list[Interpreter], sdist: Path) -> list[Built]:
+def side_by_side(jobs: list[tuple[str, Callable[[], Result]]], at_once: int) -> Iterator[Result]:
+    """Do jobs, several at a time; what came of them, in their order. Raises Failed at the first that failed."""
+    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
+        begun = [(what, pool.submit(job)) for what, job in jobs]
+        try:
+            for what, future in begun:
+                with told(what):
+                    yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def build_all(interpreters: list[Interpreter], sdist: Path, at_once: int) -> list[Built]:
     """A wheel for each Python, and the one for all from 3.12 on."""
-    built = []
-    for interpreter in interpreters:
-        with told(f"a wheel for {interpreter}, twice"):
-            built.append(Built(build_wheel(sdist, interpreter, abi3=False), [interpreter]))
+    builds = [(each, False, [each]) for each in interpreters]
     takers = [each for each in interpreters if each.version >= (3, 12) and not each.threaded]
     if takers:
-        with told(f"the wheel of the limited API, with {takers[0]}, twice"):
-            built.append(Built(build_wheel(sdist, takers[0], abi3=True), takers))
-    return built
+        builds.append((takers[0], True, takers))
+    jobs = [
+        (
+            f"a wheel {'of the limited API, with' if abi3 else 'for'} {each}, twice",
+            functools.partial(build_wheel, sdist, each, abi3=abi3),
+        )
+        for each, abi3, _ in builds
+    ]
+    built = side_by_side(jobs, at_once)
+    return [Built(path, takers) for path, (_, _, takers) in zip(built, builds, strict=True)]
 
 
 def try_all(built: list[Built], at_once: int) -> Iterator[tuple[Built, Interpreter, trial.Tried]]:
-    """Try each wheel on each Python that takes it, several at a time."""
-    with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        begun = []
-        for each in built:
-            for taker in each.takers:
-                folder = WORK / "trials" / f"{each.tag.split('-manylinux')[0]}-on-{taker.tag}"
-                begun.append((each, taker, pool.submit(trial.try_wheel, each.path, taker, folder)))
-        for each, taker, future in begun:
-            with told(f"trying {each.tag} on {taker}"):
-                yield each, taker, future.result()
+    """Try each wheel on each Python that takes it."""
+    trials = [(each, taker) for each in built for taker in each.takers]
+    jobs = []
+    for each, taker in trials:
+        folder = WORK / "trials" / f"{each.tag.split('-manylinux')[0]}-on-{taker.tag}"
+        jobs.append((f"trying {each.tag} on {taker}", functools.partial(trial.try_wheel, each.path, taker, folder)))
+    for (each, taker), tried in zip(trials, side_by_side(jobs, at_once), strict=True):
+        yield each, taker, tried
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -246,7 +262,7 @@ def build_and_try(interpreters: list[Interpreter], at_once: int) -> Iterator[tup
     with told("installing it where something is missing"):
         for line in trial.try_sdist(sdist, interpreters[0], requirements, WORK / "missing"):
             say(f"  {line}")
-    built = build_all(interpreters, sdist)
+    built = build_all(interpreters, sdist, at_once)
     look([each.path for each in built])
     for each, taker, tried in try_all(built, at_once):
         counts = (str(tried.passed[backend]) for backend in ("native", "stdlib"))
@@ -263,7 +279,7 @@ def main() -> int:
     """Build, look, try, and print the table; 1 where something is wrong, with what it is."""
     parser = argparse.ArgumentParser(prog="dev.py wheels", description=__doc__.split("\n", 1)[0])
     parser.add_argument("--python", type=Path, action="append", help="build for this one; left out: for each here")
-    parser.add_argument("--at-once", type=int, default=os.cpu_count(), metavar="N", help="trials at a time")
+    parser.add_argument("--at-once", type=int, default=os.cpu_count(), metavar="N", help="builds and trials at a time")
     parser.add_argument("--look", type=Path, metavar="FOLDER", help="only look at the wheels that are in a folder")
     given = parser.parse_args()
     try:

@@ -17,9 +17,9 @@ EVERYWHERE = "any_system contract feed feeds free_threading pacing sequence"
 # Most tests look at what Linux does, or were never tried elsewhere.
 LINUX = """
 arguments arguments_methods arguments_undone arguments_values async backend batches closing columns
-columns_hosts command error_queue filter first_touch import_quiet interfaces isolation membership memberships
+columns_hosts command error_queue filter first_touch import_quiet interfaces isolation membership
 memory options other_package own_memory poller poller_arguments poller_closing process segmentation sending
-shared_blocks signals silence spin tracking trains tuning waiting
+shared_blocks signals spin tracking trains tuning waiting
 """
 # Tests that pass, by backend: fewer would be a skip that nobody sees.
 FEWEST = 1000 if sys.platform == "linux" else 40

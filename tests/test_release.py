@@ -254,3 +254,15 @@ def test_a_folder_without_a_wheel_is_no_success(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["dev.py wheels", "--look", str(tmp_path)])
     assert wheels.main() == 1
     assert "there is no wheel to look at" in capsys.readouterr().err
+
+
+def test_jobs_come_in_their_order_and_the_first_that_fails_is_named(capsys):
+    def fail():
+        raise interpreters.Failed("it broke")
+
+    jobs = [("one", lambda: 1), ("two", fail), ("three", lambda: 3)]
+    results = wheels.side_by_side(jobs, 2)
+    assert next(results) == 1
+    with pytest.raises(interpreters.Failed, match="two: it broke"):
+        next(results)
+    assert "wheels: one\nwheels: two\n" in capsys.readouterr().err
