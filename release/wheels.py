@@ -34,7 +34,7 @@ TOOLS = Path(sys.executable).parent
 ABI3 = "cp312"  # the oldest Python that the wheel of the limited API is for
 EXPORTED = {"PyInit__skt"}
 Result = TypeVar("Result")
-COLUMNS = ("tag", "tried on", "bytes", "backend", "native passed", "stdlib passed", "hardening", "exports")
+COLUMNS = ("wheel", "tag", "tried on", "bytes", "backend", "native passed", "stdlib passed", "hardening", "exports")
 
 
 def say(text: str) -> None:
@@ -268,7 +268,8 @@ def build_and_try(interpreters: list[Interpreter], at_once: int) -> Iterator[tup
         counts = (str(tried.passed[backend]) for backend in ("native", "stdlib"))
         exports = ", ".join(sorted(hardening.exports(extension(each.path) or b"")))
         size = f"{each.path.stat().st_size:,}"
-        yield each.tag, str(taker), size, tried.backend, *counts, "complete", exports
+        name = "-".join(each.path.name.split("-")[:2])
+        yield name, each.tag, str(taker), size, tried.backend, *counts, "complete", exports
     shutil.rmtree(DIST, ignore_errors=True)
     DIST.mkdir()
     for path in (sdist, *(each.path for each in built)):

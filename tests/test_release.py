@@ -180,7 +180,7 @@ def test_two_builds_that_differ_are_refused(tmp_path):
 
 
 def test_the_tables_columns_line_up():
-    lines = wheels.table([("cp3", "x" * 20, "#", *"12345"), ("cp3-abi3", "y", "#", *"12345")]).splitlines()
+    lines = wheels.table([("it", "cp3", "x" * 20, "#", *"12345"), ("it", "cp3-abi3", "y", "#", *"12345")]).splitlines()
     assert [line.index("#") for line in lines[1:]] == [lines[0].index("bytes")] * 2
 
 
