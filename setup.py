@@ -84,6 +84,11 @@ class BuildExt(build_ext):
         super().finalize_options()
 
     def build_extension(self, ext):
+        # An earlier build, for other Pythons, may have been in the same folder: a wheel has one extension.
+        built = pathlib.Path(self.build_lib, self.get_ext_filename(ext.name))
+        for other in built.parent.glob("_skt.*.so"):
+            if other.name != built.name:
+                other.unlink()
         try:
             super().build_extension(ext)
         except Exception:

@@ -11,6 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 import setuptools
+from setuptools import Distribution
+from setuptools.command.build_ext import build_ext
 
 SETUP = Path(__file__).resolve().parent.parent / "setup.py"
 if not SETUP.exists():
@@ -89,8 +91,6 @@ def test_flags_of_the_users_add_to_ours_and_do_not_take_the_optimisation(script,
 
 @linux
 def test_a_setting_asks_for_the_limited_api(script):
-    from setuptools import Distribution
-
     found = script()
     distribution = Distribution({"ext_modules": found.handed["ext_modules"]})
     distribution.get_option_dict("bdist_wheel")["py_limited_api"] = ("command line", "cp312")
@@ -104,6 +104,21 @@ def test_a_setting_asks_for_the_limited_api(script):
         ("Py_LIMITED_API", "0x030C0000")
     ]
     assert ".abi3" in command.get_ext_filename("multicast._skt")
+
+
+@linux
+def test_what_an_earlier_build_left_for_other_pythons_does_not_get_into_a_wheel(script, monkeypatch, tmp_path):
+    found = script()
+    monkeypatch.setattr(build_ext, "build_extension", lambda *_: None)
+    command = found.BuildExt(Distribution({"ext_modules": found.handed["ext_modules"]}))
+    command.build_lib, command.build_temp = str(tmp_path), str(tmp_path)
+    command.finalize_options()
+    wanted = tmp_path / command.get_ext_filename("multicast._skt")
+    wanted.parent.mkdir()
+    for name in (wanted.name, "_skt.abi3.so", "_skt.cpython-39-x86_64-linux-gnu.so", "skt.py"):
+        (wanted.parent / name).touch()
+    command.build_extension(command.extensions[0])
+    assert {each.name for each in wanted.parent.iterdir()} == {wanted.name, "skt.py"}
 
 
 @pytest.mark.parametrize(("oldest", "value"), [("cp312", "0x030C0000"), ("cp315", "0x030F0000")])
@@ -124,8 +139,6 @@ def test_a_python_that_is_too_old_for_it_is_refused(script, oldest):
 
 @pytest.mark.parametrize("system", ["linux-x86_64", "macosx-11.0-arm64", "win-amd64"])
 def test_a_wheel_without_an_extension_is_for_one_system_all_the_same(script, monkeypatch, system):
-    from setuptools import Distribution
-
     monkeypatch.setattr("sysconfig.get_platform", lambda: system)
     command = script().BdistWheel(Distribution({"name": "multicast-skt", "version": "1.2.3"}))
     command.finalize_options()
@@ -151,8 +164,6 @@ def test_without_a_date_of_the_sources_the_bill_has_none(script):
 
 
 def test_only_the_kind_of_source_distribution_that_is_published_is_reproducible(script, monkeypatch, tmp_path):
-    from setuptools import Distribution
-
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     command = script().Sdist(Distribution())
     with pytest.raises(SystemExit, match="no reproducible zip"):
@@ -161,8 +172,6 @@ def test_only_the_kind_of_source_distribution_that_is_published_is_reproducible(
 
 def test_an_archive_says_nothing_of_who_made_it_and_when(script, monkeypatch, tmp_path):
     import tarfile
-
-    from setuptools import Distribution
 
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     command = script().Sdist(Distribution())
