@@ -289,7 +289,8 @@ def main() -> int:
             return 0
         interpreters = installed(given.python or ())
         if not interpreters:
-            raise Failed("there is no CPython with its headers (on Debian and Ubuntu: python3-dev)")
+            where = f"among {', '.join(map(str, given.python))}" if given.python else "here"
+            raise Failed(f"there is no CPython from 3.11 on with its headers (Debian, Ubuntu: python3-dev) {where}")
         print(table(list(build_and_try(interpreters, given.at_once))))
     except Failed as failed:
         say(f"failed: {failed}")

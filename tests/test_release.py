@@ -256,6 +256,13 @@ def test_a_folder_without_a_wheel_is_no_success(tmp_path, capsys, monkeypatch):
     assert "there is no wheel to look at" in capsys.readouterr().err
 
 
+def test_a_python_that_is_none_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["dev.py wheels", "--python", "/no/such/python"])
+    assert wheels.main() == 1
+    assert "no CPython from 3.11 on with its headers" in (said := capsys.readouterr().err)
+    assert "among /no/such/python" in said
+
+
 def test_jobs_come_in_their_order_and_the_first_that_fails_is_named(capsys):
     def fail():
         raise interpreters.Failed("it broke")
