@@ -30,6 +30,12 @@ if sys.platform != "linux":
 LATE = ("_async", "_capabilities")  # what the package imports when it is needed
 
 
+# No example is too slow: how long one takes says how busy the machine is. The rest is as hypothesis has it, which looks
+# whether CI is set.
+hypothesis.settings.register_profile("unhurried", parent=hypothesis.settings(), deadline=None)
+hypothesis.settings.load_profile("unhurried")
+
+
 def load(backend: str) -> ModuleType:
     """Import the package anew with a backend, and leave sys.modules as it was."""
     saved = {name: sys.modules.pop(name) for name in list(sys.modules) if name.partition(".")[0] == "multicast"}

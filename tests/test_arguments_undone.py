@@ -148,7 +148,6 @@ def test_a_process_out_of_descriptors_loses_none(multicast, opened, feed, operat
 fuzzed = settings(
     derandomize=True,
     database=None,
-    deadline=None,
     max_examples=50,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
